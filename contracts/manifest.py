@@ -1,0 +1,161 @@
+"""The model manifest: what a published version is, what it eats, what it gives and where it came from.
+
+It lies as `manifest.json` beside the artifact in `REPO/{model}/{version}/`. A worker loads by it, a gateway plans its
+feature rows by it, and analysis finds the baseline profile through it.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from contracts.datatypes import BYTES, DATATYPES
+
+FILE_NAME: Final = "manifest.json"
+MANIFEST_BYTES_MAX = 4 * 1024 * 1024
+NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
+"""Models, versions, variants and experiments: safe in a path, a URL, a metric label and a file name."""
+
+REQUEST_SOURCE: Final = "request"
+"""The view name of a feature reference whose value the caller sends."""
+
+_FEATURE_REFERENCE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,63}:[A-Za-z_][A-Za-z0-9_]{0,63}$")
+_HASH_CHUNK_BYTES = 1 << 20
+
+Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
+
+
+class ManifestError(ValueError):
+    """A manifest or its artifact is not what it must be; the message says which and why."""
+
+
+class Artifact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The model file, relative to the manifest, and the SHA-256 of its bytes in hexadecimal."""
+
+    file: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One input tensor. `shape` is `[-1, columns]` or `[-1]`: the first dimension counts rows.
+
+    `features` are its columns in order: `view:feature` from the feature store, `request:name` from the caller. A
+    feature that is a list takes as many columns as it is long. Empty: the model takes raw tensors only.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    features: tuple[str, ...] = ()
+
+
+class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One selected output, under the name by which clients and the prediction log know it.
+
+    `source` is the model's own name for it (left out: the same name). `column` narrows a matrix to one column, the
+    positive class say, so that one number a row is left.
+    """
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+    dtype: str
+    shape: tuple[int, ...] = (-1,)
+    source: str = ""
+    column: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class Lineage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where the version came from. `data_fingerprint` names the training data, `metrics` what it scored there."""
+
+    data_fingerprint: str = ""
+    rows: int = 0
+    code_revision: str = ""
+    metrics: dict[str, float] = {}
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A published model version. Immutable: a change is a new version."""
+
+    model: Name
+    version: Name
+    runtime: Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_-]{0,31}$")]
+    artifact: Artifact
+    inputs: Annotated[tuple[Input, ...], msgspec.Meta(min_length=1, max_length=64)]
+    outputs: Annotated[tuple[Output, ...], msgspec.Meta(min_length=1, max_length=64)]
+    created_at: str
+    format: int = 1
+    batch_rows_max: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 1_024
+    """The most rows of one execution; 1 for a model that cannot batch."""
+
+    lineage: Lineage = Lineage()
+    baseline_profile: str = ""
+    """Path of the training data's profile, relative to the manifest; empty where there is none."""
+
+    parameters: dict[str, Any] = {}
+    """Settings of the runtime (threads, execution providers)."""
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """Decode and check a manifest. Raises ManifestError."""
+    if len(data) > MANIFEST_BYTES_MAX:
+        raise ManifestError(f"{FILE_NAME} has {len(data)} bytes; at most {MANIFEST_BYTES_MAX} are read")
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ManifestError(f"{FILE_NAME}: {error}") from error
+    _check(manifest)
+    return manifest
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Encode a manifest as indented JSON, fields in the order of the type.
+
+    Raises ManifestError where it is not valid.
+    """
+    _check(manifest)
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file of any size. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def feature_reference(reference: str) -> tuple[str, str]:
+    """Split `view:feature`. Raises ManifestError."""
+    if not _FEATURE_REFERENCE.match(reference):
+        raise ManifestError(f"{reference!r} is not a feature reference: write view:feature or request:name")
+    view, _, feature = reference.partition(":")
+    return view, feature
+
+
+def _check(manifest: Manifest) -> None:
+    if manifest.format != 1:
+        raise ManifestError(f"manifest format {manifest.format} is not known here; 1 is")
+    for kind, names in (("input", [i.name for i in manifest.inputs]), ("output", [o.name for o in manifest.outputs])):
+        for name in names:
+            if names.count(name) > 1:
+                raise ManifestError(f"{kind} {name!r} is listed more than once")
+    tensors: list[Input | Output] = [*manifest.inputs, *manifest.outputs]
+    for tensor in tensors:
+        if tensor.dtype not in DATATYPES:
+            raise ManifestError(
+                f"{tensor.name!r}: unknown dtype {tensor.dtype!r}; known: {', '.join(sorted(DATATYPES))}"
+            )
+        if not tensor.shape or tensor.shape[0] != -1 or any(d == 0 or d < -1 for d in tensor.shape):
+            raise ManifestError(
+                f"{tensor.name!r}: shape {list(tensor.shape)} must begin with -1, the rows; 0 is no dimension"
+            )
+    for output in manifest.outputs:
+        if output.column is not None and output.shape != (-1,):
+            raise ManifestError(f"output {output.name!r} is narrowed to one column, so its shape is [-1]")
+        if output.dtype == BYTES and output.column is not None:
+            raise ManifestError(f"output {output.name!r}: a BYTES output cannot be narrowed")
+    for given in manifest.inputs:
+        for reference in given.features:
+            feature_reference(reference)

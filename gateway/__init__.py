@@ -1,0 +1,1 @@
+"""The online service: HTTP predict in, answer out."""

@@ -1,0 +1,105 @@
+"""`sekisho-gateway`: serve predictions over HTTP."""
+
+import logging
+import sys
+from pathlib import Path
+
+import uvloop
+
+from gateway.app import serve
+from gateway.settings import Settings
+from settings import CommandLine, ConfigurationError
+from settings.command_line import port_number, seconds, whole_number
+from telemetry.logs import FORMATS, LEVELS, configure_logging
+
+_DESCRIPTION = """\
+Serve predictions over HTTP: fetch an entity's features from Redis, draw the model variant, send the row to a model
+worker, answer, and log what was predicted and from what.
+
+Every option can also be given as the environment variable that its help names; the flag wins.
+"""
+
+_EPILOG = """\
+examples:
+  sekisho-gateway --config models.yaml --redis redis://127.0.0.1:6379
+  sekisho-gateway --config models.yaml --experiments experiments/ --port 8080 --admin-port 8081
+
+  curl -s localhost:8080/v1/models/churn:predict -d '{"entities": {"user": "u42"}}' -H 'content-type: application/json'
+  curl -s localhost:8081/readyz
+"""
+
+
+def command_line() -> CommandLine:
+    """Describe the options."""
+    line = CommandLine("sekisho-gateway", description=_DESCRIPTION, epilog=_EPILOG)
+    line.option("--config", required=True, type=Path, metavar="models.yaml", help="routes: models, versions, workers")
+    line.option("--experiments", type=Path, metavar="PATH", help="a YAML file of experiments, or a directory of them")
+    line.option("--redis", default="redis://127.0.0.1:6379", metavar="URL", help="the online feature store")
+    line.option("--host", default="127.0.0.1", help="address of the data port")
+    line.option("--port", default=8080, type=port_number, help="data port: predictions and outcomes")
+    line.option("--admin-host", default="127.0.0.1", help="address of the admin port; keep it private")
+    line.option("--admin-port", default=8081, type=port_number, help="admin port: health, metrics, status")
+    line.option(
+        "--log-dir",
+        default=Path("sekisho-data/log"),
+        type=Path,
+        metavar="DIR",
+        help="where predictions and outcomes go",
+    )
+    line.option(
+        "--log-file-seconds",
+        default=60.0,
+        type=seconds(0.05, 3600),
+        metavar="S",
+        help="age at which a log file becomes readable Parquet",
+    )
+    line.option(
+        "--requests-in-flight-max",
+        default=2_000,
+        type=whole_number(1, 1_000_000),
+        metavar="N",
+        help="requests in flight above which callers are shed, sheddable ones first",
+    )
+    line.option(
+        "--shutdown-grace-s",
+        default=1.0,
+        type=seconds(0, 600),
+        metavar="S",
+        help="how long to serve on after SIGTERM, not ready, while load balancers take notice",
+    )
+    line.option("--log-level", default="info", choices=LEVELS, help="least level that is logged")
+    line.option("--log-format", default="json", choices=FORMATS, help="json lines, or text for people")
+    return line
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until stopped. Returns 0 after a clean stop, 1 where serving failed, 2 for a wrong configuration."""
+    given = command_line().parse_args(arguments)
+    configure_logging(given.log_level, given.log_format)
+    settings = Settings(
+        config=given.config,
+        experiments=given.experiments,
+        redis=given.redis,
+        host=given.host,
+        port=given.port,
+        admin_host=given.admin_host,
+        admin_port=given.admin_port,
+        log_dir=given.log_dir,
+        log_file_seconds=given.log_file_seconds,
+        requests_in_flight_max=given.requests_in_flight_max,
+        shutdown_grace_s=given.shutdown_grace_s,
+    )
+    try:
+        uvloop.run(serve(settings))
+    except (ConfigurationError, ValueError) as error:
+        print(f"sekisho-gateway: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"sekisho-gateway: error: {error}", file=sys.stderr)
+        return 1
+    logging.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""What is not the hot path, on FastAPI:
+
+model list and OpenAPI on the data port; health, status and metrics on the admin port.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from experiments import Experiment, assign
+from gateway.admission import Admission
+from gateway.catalogue import Catalogue
+from gateway.edge import outcomes_route, predict_route, problem
+from gateway.edge.http_exchange import request_id_of
+from gateway.metrics import GatewayMetrics
+from gateway.predict_request import PredictAnswer, PredictRequest
+from gateway.prediction_log.log_writer import LogWriter
+
+UNIT_CHARACTERS_MAX: Final = 256
+
+CODE_BY_STATUS: Final = {
+    404: "unknown_path",
+    405: "method_not_allowed",
+    400: "malformed_request",
+    422: "invalid_request",
+}
+
+
+class Health(BaseModel):
+    """`ok`, or why not."""
+
+    status: str
+    detail: dict[str, str] = {}
+
+
+class ModelSummary(BaseModel):
+    """One served model."""
+
+    name: str
+    ready: bool
+    default_version: str
+    versions: list[str]
+
+
+def data_api(catalogue: Catalogue, new_id: Callable[[], str]) -> FastAPI:
+    """Build what the data port serves beside the bare routes."""
+    app = FastAPI(title="Sekisho", summary="Predictions and their outcomes", version="1", redoc_url=None)
+    _answer_with_problems(app, new_id)
+
+    @app.get("/v1/models", summary="The models that are served")
+    async def models() -> list[ModelSummary]:
+        return [_summary(catalogue, name) for name in catalogue.models]
+
+    @app.get("/v1/models/{model}", summary="One model")
+    async def model(model: str) -> ModelSummary:
+        if model not in catalogue.models:
+            raise HTTPException(404, f"no model {model[:64]!r} is served here")
+        return _summary(catalogue, model)
+
+    generated = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generated()
+        # The bare routes are not FastAPI's, but whoever reads the document need not know.
+        document["paths"].update(_bare_paths())
+        _, components = msgspec.json.schema_components(
+            [PredictRequest, PredictAnswer, outcomes_route.Outcome], ref_template="#/components/schemas/{name}"
+        )
+        document.setdefault("components", {}).setdefault("schemas", {}).update(components)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+def admin_api(
+    catalogue: Catalogue,
+    admission: Admission,
+    log: LogWriter,
+    metrics: GatewayMetrics,
+    registry: CollectorRegistry,
+    is_draining: Callable[[], bool],
+    new_id: Callable[[], str],
+) -> FastAPI:
+    """Build what the admin port serves."""
+    app = FastAPI(
+        title="Sekisho administration", summary="Health, status, experiments, metrics", version="1", redoc_url=None
+    )
+    _answer_with_problems(app, new_id)
+
+    @app.get("/healthz", summary="The process lives")
+    async def healthz() -> Health:
+        return Health(status="ok")
+
+    @app.get("/readyz", summary="Every model's default version can answer", responses={503: {"model": Health}})
+    async def readyz(response: Response) -> Health:
+        if is_draining():
+            response.status_code = 503
+            return Health(status="draining")
+        problems = {
+            f"{model.name}@{model.route.default_version}": model.versions[model.route.default_version].problem
+            for model in catalogue.models.values()
+            if not model.ready
+        }
+        if problems:
+            response.status_code = 503
+            return Health(status="not ready", detail=problems)
+        return Health(status="ok")
+
+    @app.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    async def metrics_page() -> Response:
+        metrics.fold_overdue()
+        return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    @app.get("/admin/v1/status", summary="Versions, workers, log and limits of this process")
+    async def status() -> dict[str, Any]:
+        counts = log.counts()
+        return {
+            "models": {name: _status(catalogue, name) for name in catalogue.models},
+            "requests_in_flight": admission.in_flight,
+            "draining": is_draining(),
+            "log": {
+                "rows_offered": counts.offered,
+                "rows_written": counts.written,
+                "rows_pending": counts.pending,
+                "rows_in_open_files": log.rows_in_open_files,
+                "rows_dropped": counts.dropped,
+            },
+        }
+
+    @app.get("/admin/v1/experiments", summary="The experiments, by name")
+    async def experiments() -> dict[str, Any]:
+        return {e.name: _revisioned(e) for model in catalogue.models.values() for e in model.experiments}
+
+    @app.get("/admin/v1/experiments/{experiment}", summary="One experiment")
+    async def experiment(experiment: str) -> dict[str, Any]:
+        return _revisioned(_find(catalogue, experiment))
+
+    @app.get("/admin/v1/experiments/{experiment}/explain", summary="One unit's decision, with the bucket numbers")
+    async def explain(
+        experiment: str, unit: str = Query(min_length=1, max_length=UNIT_CHARACTERS_MAX)
+    ) -> dict[str, Any]:
+        found = _find(catalogue, experiment)
+        decision = assign((found,), unit, {found.unit: unit})
+        return {
+            "unit": unit,
+            "enrolled": decision.enrolled,
+            "variant": decision.variant.name if decision.variant else None,
+            "version": decision.variant.version if decision.variant else None,
+            "reason": decision.reason.value,
+            "enrol_bucket": decision.enrol_bucket,
+            "split_bucket": decision.split_bucket,
+            "revision": found.revision,
+        }
+
+    return app
+
+
+def _answer_with_problems(app: FastAPI, new_id: Callable[[], str]) -> None:
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        request_id = request_id_of(dict(request.scope["headers"]), new_id)
+        status = error.status_code if error.status_code in problem.TITLE_BY_STATUS else 400
+        body = problem.document(status, CODE_BY_STATUS.get(status, "malformed_request"), str(error.detail), request_id)
+        return Response(body, status, media_type=problem.CONTENT_TYPE.decode(), headers=dict(error.headers or {}))
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        request_id = request_id_of(dict(request.scope["headers"]), new_id)
+        first = error.errors()[0]  # type: ignore[attr-defined]
+        where = ".".join(str(part) for part in first["loc"])
+        body = problem.document(422, "invalid_request", str(first["msg"]), request_id, where)
+        return Response(body, 422, media_type=problem.CONTENT_TYPE.decode())
+
+    app.add_exception_handler(HTTPException, refused)
+    app.add_exception_handler(RequestValidationError, invalid)
+
+
+def _summary(catalogue: Catalogue, name: str) -> ModelSummary:
+    model = catalogue.models[name]
+    return ModelSummary(
+        name=name, ready=model.ready, default_version=model.route.default_version, versions=list(model.versions)
+    )
+
+
+def _status(catalogue: Catalogue, name: str) -> dict[str, Any]:
+    model = catalogue.models[name]
+    return {
+        "ready": model.ready,
+        "default_version": model.route.default_version,
+        "versions": {
+            served.version: {
+                "ready": served.planned is not None,
+                "problem": None if served.planned is not None else served.problem,
+                "workers": {
+                    replica.url: {
+                        "reachable": replica.reachable,
+                        "connections": len(replica.connections),
+                        "outstanding_rows": replica.outstanding_rows,
+                    }
+                    for replica in served.pool.replicas
+                },
+            }
+            for served in model.versions.values()
+        },
+    }
+
+
+def _find(catalogue: Catalogue, name: str) -> Experiment:
+    for model in catalogue.models.values():
+        for experiment in model.experiments:
+            if experiment.name == name:
+                return experiment
+    raise HTTPException(404, f"no experiment {name[:64]!r}")
+
+
+def _revisioned(experiment: Experiment) -> dict[str, Any]:
+    return {
+        "revision": experiment.revision,
+        "epoch": experiment.epoch,
+        "units_moved_bp": 0,
+        "warnings": [],
+        "document": dict(experiment.document),
+    }
+
+
+def _bare_paths() -> dict[str, Any]:
+    problems = {"description": "A problem document (RFC 9457)", "content": {"application/problem+json": {}}}
+    refusals = {str(status): problems for status in sorted(set(problem.STATUS_BY_ERROR.values()))}
+
+    def operation(summary: str, body: Any, status: str, answer: Any, parameters: list[Any]) -> dict[str, Any]:
+        return {
+            "summary": summary,
+            "parameters": parameters,
+            "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+            "responses": {
+                status: {"description": "Answered", "content": {"application/json": {"schema": answer}}},
+                **refusals,
+            },
+        }
+
+    def header(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+        return {"name": name, "in": "header", "required": False, "schema": schema}
+
+    predict = operation(
+        "Score one or many instances",
+        {"$ref": "#/components/schemas/PredictRequest"},
+        "200",
+        {"$ref": "#/components/schemas/PredictAnswer"},
+        [
+            {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}},
+            header("x-request-id", {"type": "string"}),
+            header("x-request-timeout-ms", {"type": "integer", "minimum": 1}),
+            header("x-priority", {"type": "string", "enum": ["critical", "default", "sheddable"]}),
+            header("x-sekisho-variant", {"type": "string"}),
+        ],
+    )
+    outcome = {"$ref": "#/components/schemas/Outcome"}
+    outcomes = operation(
+        "Tell what happened after predictions",
+        {"oneOf": [outcome, {"type": "array", "items": outcome, "minItems": 1}]},
+        "202",
+        {"type": "object", "properties": {"accepted": {"type": "integer"}}},
+        [],
+    )
+    return {predict_route.ROUTE: {"post": predict}, outcomes_route.PATH: {"post": outcomes}}

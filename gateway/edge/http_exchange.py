@@ -1,0 +1,92 @@
+"""One request and its answer on the data port, below any framework: read a bounded JSON body, answer with bytes."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+
+from contracts.headers import REQUEST_ID
+from gateway.errors import BodyTooLarge, InvalidRequest, MalformedRequest, UnsupportedMediaType
+
+Scope = dict[str, Any]
+Receive = Callable[[], Any]
+Send = Callable[[dict[str, Any]], Any]
+
+REQUEST_ID_BYTES_MAX: Final = 128
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_.:/=+-]{1,128}\Z")
+_JSON_TYPES: Final = (b"application/json", b"")
+_WHERE = re.compile(r" - at `\$\.?(?P<path>.*)`\Z")
+
+
+def request_id_of(headers: dict[bytes, bytes], new_id: Callable[[], str]) -> str:
+    """Echo the caller's request id where it is a plain one of at most REQUEST_ID_BYTES_MAX; make one otherwise."""
+    given = headers.get(REQUEST_ID)
+    return given.decode() if given is not None and _REQUEST_ID.match(given) else new_id()
+
+
+def check_json(headers: dict[bytes, bytes]) -> None:
+    """Refuse a body that is not said to be JSON, or that is compressed. Raises UnsupportedMediaType."""
+    content_type = headers.get(b"content-type", b"")
+    if content_type not in _JSON_TYPES and content_type.split(b";")[0].strip().lower() not in _JSON_TYPES:
+        raise UnsupportedMediaType(
+            f"send application/json, not {content_type[:64].decode('latin-1')!r}", "content-type"
+        )
+    if headers.get(b"content-encoding", b"identity") != b"identity":
+        raise UnsupportedMediaType("send the body uncompressed", "content-encoding")
+
+
+async def read_body(headers: dict[bytes, bytes], receive: Receive, bytes_max: int) -> bytes:
+    """Read the whole body. Raises BodyTooLarge before more than `bytes_max` is kept, MalformedRequest on a hang-up."""
+    declared = headers.get(b"content-length")
+    if declared is not None and declared.isdigit() and (len(declared) > 15 or int(declared) > bytes_max):
+        raise BodyTooLarge(f"the body has {declared[:24].decode()} bytes; the route takes {bytes_max}")
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False) and message["type"] == "http.request" and len(body) <= bytes_max:
+        return body
+    parts, size = [body], len(body)
+    while True:
+        if message["type"] == "http.disconnect":
+            raise MalformedRequest("the connection ended within the body")
+        if size > bytes_max:
+            raise BodyTooLarge(f"the body has more than the {bytes_max} bytes that the route takes")
+        if not message.get("more_body", False):
+            return b"".join(parts)
+        message = await receive()
+        part = message.get("body", b"")
+        parts.append(part)
+        size += len(part)
+
+
+def decode_json(decoder: Any, body: bytes) -> Any:
+    """Decode a JSON body by type.
+
+    Raises MalformedRequest for what is not JSON, InvalidRequest for what does not fit.
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        where = _WHERE.search(str(error))
+        detail = str(error)[: where.start()] if where else str(error)
+        raise InvalidRequest(detail, (where["path"] if where else None) or None) from None
+    except msgspec.DecodeError as error:
+        raise MalformedRequest(str(error)) from None
+    except UnicodeDecodeError:
+        raise MalformedRequest("the body is not UTF-8") from None
+    except RecursionError:
+        raise MalformedRequest("the body is nested too deeply") from None
+
+
+async def respond(
+    send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, content_type: bytes
+) -> None:
+    """Send one whole answer."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,103 @@
+"""`POST /v1/outcomes`: what happened after a prediction, one outcome or a list of them, appended to the outcome log."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from math import isfinite
+from typing import Annotated, Final
+
+import msgspec
+
+from contracts.headers import REQUEST_ID
+from gateway.edge import problem
+from gateway.edge.http_exchange import Receive, Scope, Send, check_json, decode_json, read_body, request_id_of, respond
+from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, OutcomesNotAccepted, TooManyInstances
+from gateway.metrics import GatewayMetrics
+from gateway.prediction_log.log_writer import LogWriter
+from gateway.prediction_log.outcome_table import OutcomeEntry, OutcomeTable
+
+PATH: Final = "/v1/outcomes"
+BODY_BYTES_MAX: Final = 4 * 1024 * 1024
+OUTCOMES_MAX: Final = 10_000
+OUTCOME_BYTES: Final = 512
+"""What one outcome is taken to hold in memory."""
+
+FUTURE_TOLERANCE: Final = timedelta(hours=1)
+"""How far ahead of this machine's clock an outcome's time may be."""
+
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+_Metric = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]{0,127}$")]
+_PredictionId = Annotated[
+    str, msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
+]
+
+
+class Outcome(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """One outcome, keyed by prediction and row, or by unit. `at` left out: now."""
+
+    metric: _Metric
+    value: float
+    prediction_id: _PredictionId | None = None
+    row: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
+    unit: _Text | None = None
+    at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+
+
+class OutcomesRoute:
+    """A bare ASGI callable.
+
+    Accepted outcomes are answered 202 with their number; a list is taken whole or not at all.
+    """
+
+    def __init__(
+        self, log: LogWriter, metrics: GatewayMetrics, new_id: Callable[[], str], now_us: Callable[[], int]
+    ) -> None:
+        self._log, self._metrics, self._new_id, self._now_us = log, metrics, new_id, now_us
+        self._table = OutcomeTable()
+        self._decoder = msgspec.json.Decoder(Annotated[list[Outcome], msgspec.Meta(min_length=1)] | Outcome)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request: 202, or a problem document."""
+        headers = dict(scope["headers"])
+        request_id = request_id_of(headers, self._new_id)
+        answer_headers = [(REQUEST_ID, request_id.encode())]
+        try:
+            if scope["method"] != "POST":
+                raise MethodNotAllowed("POST")
+            check_json(headers)
+            given = decode_json(self._decoder, await read_body(headers, receive, BODY_BYTES_MAX))
+            outcomes = given if isinstance(given, list) else [given]
+            accepted = self._accept(outcomes)
+        except GatewayError as error:
+            self._metrics.errors.add(error.code)
+            status, more, body = problem.problem(error, request_id)
+            await respond(send, status, [*answer_headers, *more], body, problem.CONTENT_TYPE)
+        else:
+            await respond(send, 202, answer_headers, b'{"accepted":%d}' % accepted, b"application/json")
+
+    def _accept(self, outcomes: list[Outcome]) -> int:
+        if len(outcomes) > OUTCOMES_MAX:
+            raise TooManyInstances(f"{len(outcomes)} outcomes; at most {OUTCOMES_MAX} are taken at once")
+        now_us = self._now_us()
+        entries = [_entry(outcome, f"[{i}]" if len(outcomes) > 1 else "", now_us) for i, outcome in enumerate(outcomes)]
+        for index, entry in enumerate(entries):
+            if not self._log.offer(self._table, entry, OUTCOME_BYTES):
+                raise OutcomesNotAccepted(f"the outcome log is full; {index} of {len(entries)} outcomes were taken")
+        return len(entries)
+
+
+def _entry(outcome: Outcome, where: str, now_us: int) -> OutcomeEntry:
+    by_prediction = outcome.prediction_id is not None
+    if by_prediction == (outcome.unit is not None):
+        raise InvalidRequest("give either prediction_id (with row) or unit", f"{where}.prediction_id".lstrip("."))
+    if outcome.row is not None and not by_prediction:
+        raise InvalidRequest("row goes with prediction_id", f"{where}.row".lstrip("."))
+    if not isfinite(outcome.value):
+        raise InvalidRequest("a finite number is expected", f"{where}.value".lstrip("."))
+    at_us = now_us
+    if outcome.at is not None:
+        at = outcome.at.astimezone(UTC)
+        at_us = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+        if at_us > now_us + FUTURE_TOLERANCE // timedelta(microseconds=1):
+            raise InvalidRequest(f"{at.isoformat()} lies in the future", f"{where}.at".lstrip("."))
+    row = (outcome.row or 0) if by_prediction else None
+    return OutcomeEntry(now_us, outcome.prediction_id, row, outcome.unit, outcome.metric, outcome.value, at_us)

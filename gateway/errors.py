@@ -1,0 +1,168 @@
+"""What can go wrong with a request, as facts. Only `gateway/edge` knows which status each becomes."""
+
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """A request that cannot be answered.
+
+    `code` is stable: clients may branch on it. `field` names the part at fault.
+    """
+
+    code: ClassVar[str]
+
+    def __init__(self, detail: str, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail, self.field = detail, field
+
+
+class MalformedRequest(GatewayError):
+    """The body or a header cannot be read at all."""
+
+    code = "malformed_request"
+
+
+class UnsupportedMediaType(GatewayError):
+    """The body is not said to be JSON."""
+
+    code = "unsupported_media_type"
+
+
+class BodyTooLarge(GatewayError):
+    """The body has more bytes than the route takes."""
+
+    code = "body_too_large"
+
+
+class TooManyInstances(GatewayError):
+    """More instances than the model's route takes in one request."""
+
+    code = "too_many_instances"
+
+
+class InvalidRequest(GatewayError):
+    """Well-formed, but a field is of the wrong type or is not known."""
+
+    code = "invalid_request"
+
+
+class UnknownEntity(GatewayError):
+    """An entity kind that the model does not use."""
+
+    code = "unknown_entity"
+
+
+class MissingEntity(GatewayError):
+    """An entity that the model's features need was not given."""
+
+    code = "missing_entity"
+
+
+class UnknownFeature(GatewayError):
+    """A feature that the model does not take from a request."""
+
+    code = "unknown_feature"
+
+
+class MissingFeature(GatewayError):
+    """A feature that the caller must send was not sent."""
+
+    code = "missing_feature"
+
+
+class WrongFeatureType(GatewayError):
+    """A feature's value is not of its declared type."""
+
+    code = "wrong_feature_type"
+
+
+class MissingUnit(GatewayError):
+    """The model is split by unit, and the request names none, or several."""
+
+    code = "missing_unit"
+
+
+class UnknownVariant(GatewayError):
+    """The forced variant is no arm of the running experiment."""
+
+    code = "unknown_variant"
+
+
+class ForcedVariantRefused(GatewayError):
+    """This caller may not choose a variant."""
+
+    code = "forced_variant_refused"
+
+
+class UnknownModel(GatewayError):
+    """No route has that name."""
+
+    code = "unknown_model"
+
+
+class UnknownPath(GatewayError):
+    """Nothing is served there."""
+
+    code = "unknown_path"
+
+
+class MethodNotAllowed(GatewayError):
+    """The path is served, but not by that method."""
+
+    code = "method_not_allowed"
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(f"use {allowed}")
+        self.allowed = allowed
+
+
+class FeaturesMissing(GatewayError):
+    """A view whose rows the route requires has none for this entity."""
+
+    code = "features_missing"
+
+
+class FeaturesUnavailable(GatewayError):
+    """The feature store cannot be read, and the route does not allow defaults."""
+
+    code = "features_unavailable"
+
+
+class Overloaded(GatewayError):
+    """Too many requests are in flight for one of this priority."""
+
+    code = "overloaded"
+
+
+class ModelNotReady(GatewayError):
+    """The version's manifest or feature views have not been seen yet."""
+
+    code = "model_not_ready"
+
+
+class WorkerUnavailable(GatewayError):
+    """No worker of the version gave an answer."""
+
+    code = "worker_unavailable"
+
+
+class WorkerRefused(GatewayError):
+    """A worker answered, and its answer is an error or does not fit the manifest."""
+
+    code = "worker_refused"
+
+
+class DeadlineExceeded(GatewayError):
+    """The request's time ran out. Carries the stage in which it did."""
+
+    code = "deadline_exceeded"
+
+    def __init__(self, stage: str, budget_ms: float) -> None:
+        super().__init__(f"the budget of {budget_ms:g} ms ran out while {stage}")
+        self.stage = stage
+
+
+class OutcomesNotAccepted(GatewayError):
+    """The outcome log cannot take more just now."""
+
+    code = "outcomes_not_accepted"

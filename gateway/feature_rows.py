@@ -1,0 +1,177 @@
+"""Rows for a model: every key of a request read at once, each stored row projected once, the pieces joined."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from feature_store import (
+    FeatureStatus,
+    FeatureStoreUnavailable,
+    InvalidEntityId,
+    ProjectedRow,
+    WrongFeatureValue,
+    entity_id_bytes,
+)
+from gateway.errors import FeaturesMissing, FeaturesUnavailable, InvalidRequest, MissingEntity, WrongFeatureType
+from gateway.feature_plan import FeaturePlan, ViewPlan
+from gateway.predict_request import EntityId, PredictRequest
+
+
+class RowReader(Protocol):
+    """What the data path needs of the feature store: many keys in, their packed rows out, None where there is none."""
+
+    async def fetch(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Read the rows. Raises FeatureStoreUnavailable."""
+        ...
+
+
+@dataclass(slots=True)
+class FeatureRows:
+    """The input bytes of all instances of one request, and what was found for each."""
+
+    plan: FeaturePlan
+    count: int
+    inputs: tuple[bytes, ...]
+    """By input: `count` rows of raw elements."""
+
+    found: list[tuple[ProjectedRow, ...]]
+    """By instance, by view of the plan."""
+
+    degraded: tuple[str, ...]
+
+
+class FeatureAssembler:
+    """Reads and joins feature rows."""
+
+    __slots__ = ("_now_us", "_reader", "unreadable")
+
+    def __init__(self, reader: Any, now_us: Any) -> None:
+        self._reader, self._now_us = reader, now_us
+        self.unreadable = 0
+
+    async def rows(self, plan: FeaturePlan, request: PredictRequest) -> FeatureRows:
+        """Assemble the rows of every instance.
+
+        Raises MissingEntity, MissingFeature, WrongFeatureType (naming the field), FeaturesMissing, FeaturesUnavailable.
+        """
+        if request.instances is None:
+            return await self._single(plan, request)
+        return await self._many(plan, request)
+
+    async def _single(self, plan: FeaturePlan, request: PredictRequest) -> FeatureRows:
+        views = plan.views
+        keys = [view.key_prefix + entity_key(request.entities, view.entity, "entities") for view in views]
+        request_pieces = plan.request_pieces(request.features, "features") if plan.request_runs else ()
+        overrides = _overrides(plan, request.features) if plan.overridable else None
+        raw = await self._read(keys, views)
+        now_us = self._now_us()
+        found = tuple(
+            _project(view, row, now_us, overrides.get(i) if overrides else None, "features")
+            for i, (view, row) in enumerate(zip(views, raw, strict=True))
+        )
+        pieces = [row.pieces for row in found]
+        pieces.append(request_pieces)
+        inputs = tuple(
+            [b"".join([pieces[source][run] for source, run in plan_input.order]) for plan_input in plan.inputs]
+        )
+        degraded: tuple[str, ...] = ()
+        for view, row in zip(views, found, strict=True):
+            if row.status:
+                degraded = _degraded(view, row, degraded)
+        return FeatureRows(plan, 1, inputs, [found], degraded)
+
+    async def _many(self, plan: FeaturePlan, request: PredictRequest) -> FeatureRows:
+        views = plan.views
+        instances = request.instances or []
+        # A key is read once and its row projected once, however many instances share it.
+        index_of: dict[bytes, int] = {}
+        wanted: list[list[int]] = []
+        for i, instance in enumerate(instances):
+            row = []
+            for view in views:
+                if view.entity in instance.entities:
+                    key = entity_key(instance.entities, view.entity, f"instances[{i}].entities")
+                else:
+                    key = entity_key(request.entities, view.entity, f"instances[{i}].entities")
+                row.append(index_of.setdefault(view.key_prefix + key, len(index_of)))
+            wanted.append(row)
+        raw = await self._read(list(index_of), views)
+        now_us = self._now_us()
+        projected: dict[tuple[int, int], ProjectedRow] = {}
+        found = []
+        rows: list[list[bytes]] = [[] for _ in plan.inputs]
+        degraded: tuple[str, ...] = ()
+        for i, instance in enumerate(instances):
+            features = {**request.features, **instance.features} if instance.features else request.features
+            where = f"instances[{i}].features"
+            request_pieces = plan.request_pieces(features, where) if plan.request_runs else ()
+            overrides = _overrides(plan, features) if plan.overridable else None
+            of_instance = []
+            for v, view in enumerate(views):
+                at = (v, wanted[i][v])
+                own = overrides.get(v) if overrides else None
+                row_of_view = projected.get(at) if own is None else None
+                if row_of_view is None:
+                    row_of_view = _project(view, raw[at[1]], now_us, own, where)
+                    if own is None:
+                        projected[at] = row_of_view
+                    if row_of_view.status:
+                        degraded = _degraded(view, row_of_view, degraded)
+                of_instance.append(row_of_view)
+            found.append(tuple(of_instance))
+            pieces = [row_of_view.pieces for row_of_view in of_instance]
+            pieces.append(request_pieces)
+            for j, plan_input in enumerate(plan.inputs):
+                rows[j].extend([pieces[source][run] for source, run in plan_input.order])
+        return FeatureRows(plan, len(instances), tuple(b"".join(parts) for parts in rows), found, degraded)
+
+    async def _read(self, keys: list[bytes], views: tuple[ViewPlan, ...]) -> list[bytes | None]:
+        if not keys:
+            return []
+        try:
+            return await self._reader.fetch(keys)  # type: ignore[no-any-return]
+        except FeatureStoreUnavailable as error:
+            self.unreadable += 1
+            strict = next((view.name for view in views if view.fail_when_missing), None)
+            if strict is not None:
+                raise FeaturesUnavailable(f"view {strict!r} has no defaults to fall back on: {error}") from error
+            return [None] * len(keys)
+
+
+def entity_key(entities: Mapping[str, EntityId], kind: str, where: str) -> bytes:
+    """Return an entity's id as bytes. Raises MissingEntity or InvalidRequest, which name the field."""
+    entity = entities.get(kind)
+    if entity is None:
+        raise MissingEntity(f"the model's features need the entity {kind!r}", f"{where}.{kind}")
+    try:
+        return entity_id_bytes(entity if isinstance(entity, str) else str(entity))
+    except InvalidEntityId as error:
+        raise InvalidRequest(str(error), f"{where}.{kind}") from error
+
+
+def _project(
+    view: ViewPlan, raw: bytes | None, now_us: int, overrides: Mapping[str, Any] | None, where: str
+) -> ProjectedRow:
+    if overrides is None:
+        row = view.projection.project(raw, now_us)
+    else:
+        try:
+            row = view.projection.project_with(raw, now_us, overrides)
+        except WrongFeatureValue as error:
+            raise WrongFeatureType(str(error), f"{where}.{view.name}:{error.feature}") from error
+    if view.fail_when_missing and row.status is FeatureStatus.MISSING:
+        raise FeaturesMissing(f"view {view.name!r} has no row for this {view.entity}", f"entities.{view.entity}")
+    return row
+
+
+def _degraded(view: ViewPlan, row: ProjectedRow, so_far: tuple[str, ...]) -> tuple[str, ...]:
+    name = view.degraded_by_status[row.status]
+    return so_far if name is None or name in so_far else (*so_far, name)
+
+
+def _overrides(plan: FeaturePlan, features: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    by_view: dict[int, dict[str, Any]] = {}
+    for reference, (view, feature) in plan.overridable.items():
+        if reference in features:
+            by_view.setdefault(view, {})[feature] = features[reference]
+    return by_view

@@ -1,0 +1,255 @@
+"""The data path: admit, assign, fetch and score, log, answer."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from experiments import UNASSIGNED, Assignment, Reason, assign
+from feature_store import InvalidEntityId, entity_id_bytes
+from gateway.admission import Admission, Priority
+from gateway.errors import (
+    DeadlineExceeded,
+    ForcedVariantRefused,
+    InvalidRequest,
+    MissingUnit,
+    TooManyInstances,
+    UnknownEntity,
+    UnknownFeature,
+    UnknownVariant,
+)
+from gateway.metrics import GatewayMetrics
+from gateway.predict_request import EntityId, PredictRequest
+from gateway.prediction_log.log_writer import LogWriter, entry_bytes
+from gateway.prediction_log.prediction_table import PredictionEntry
+from gateway.scoring_ladder import Scored, ScoringLadder
+from gateway.served_models import ServedModel
+
+
+@dataclass(slots=True)
+class Call:
+    """One request with what its headers say. Times are of the monotonic clock, in seconds."""
+
+    model: ServedModel
+    request: PredictRequest
+    request_id: str
+    priority: Priority
+    forced_variant: str | None
+    received_at: float
+    budget_ms: float
+
+
+@dataclass(slots=True)
+class Prediction:
+    """One answer, and the time that its stages took."""
+
+    prediction_id: str
+    scored: Scored
+    assignment: Assignment
+    variant_served: str | None
+    predictions: list[Any]
+    degraded: list[str]
+    features_us: int
+    total_us: int
+
+
+class Predictor:
+    """Answers predict calls."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        ladder: ScoringLadder,
+        log: LogWriter,
+        metrics: GatewayMetrics,
+        new_id: Callable[[], str],
+        now_us: Callable[[], int],
+        clock: Callable[[], float],
+    ) -> None:
+        self._admission, self._ladder, self._log, self._metrics = admission, ladder, log, metrics
+        self._new_id, self._now_us, self._clock = new_id, now_us, clock
+        self._loop = asyncio.get_running_loop()
+
+    async def predict(self, call: Call) -> Prediction:
+        """Score every instance of one request. Raises a GatewayError of the request, the workers or the deadline."""
+        self._admission.admit(call.priority)
+        try:
+            check_names(call.model, call.request)
+            unit = unit_of(call.model, call.request)
+            assignment = draw(call, unit)
+            version = assignment.variant.version if assignment.variant else call.model.route.default_version
+            expires_at = call.received_at + call.budget_ms / 1000
+            remaining_s = expires_at - self._clock()
+            if remaining_s <= 0:
+                raise DeadlineExceeded("the request was read", call.budget_ms)
+            try:
+                async with asyncio.timeout(remaining_s):
+                    scored = await self._ladder.score(call.model, version, call.request, expires_at)
+            except TimeoutError:
+                raise DeadlineExceeded("features were read and rows scored", call.budget_ms) from None
+        finally:
+            self._admission.release()
+        return self._answered(call, unit, assignment, scored)
+
+    def _answered(self, call: Call, unit: str | None, assignment: Assignment, scored: Scored) -> Prediction:
+        total_us = int((self._clock() - call.received_at) * 1e6)
+        features_us = max(0, total_us - scored.queue_us - scored.infer_us)
+        # The arm served only where its own version answered: a fallback is an outcome of the arm, not the arm.
+        stepped_down = scored.error_code is not None
+        served = None if stepped_down or assignment.variant is None else assignment.variant.name
+        predictions, degraded = values_for_clients(scored)
+        prediction = Prediction(
+            self._new_id(), scored, assignment, served, predictions, degraded, features_us, total_us
+        )
+        table = scored.planned.table if scored.planned else call.model.static_table
+        if table is not None:
+            rows = scored.rows
+            inputs = rows.inputs if rows else ()
+            entry = PredictionEntry(
+                self._now_us(),
+                prediction.prediction_id,
+                call.request_id,
+                call.request,
+                unit,
+                assignment,
+                served,
+                len(predictions),
+                inputs,
+                rows.found if rows else [],
+                scored.outputs,
+                tuple(degraded),
+                scored.error_code,
+                features_us,
+                scored.queue_us,
+                scored.infer_us,
+                total_us,
+            )
+            self._log.offer(table, entry, entry_bytes(inputs))
+        self._metrics.answered(
+            call.model.name,
+            (scored.planned.version if scored.planned else "static", served or ""),
+            len(predictions),
+            degraded,
+            (features_us, scored.queue_us, scored.infer_us),
+        )
+        return prediction
+
+
+def check_names(model: ServedModel, request: PredictRequest) -> None:
+    """Refuse entities and features that no version of the model knows, and too many instances, naming the field."""
+    if not request.entities.keys() <= model.entities:
+        _refuse_entities(model, request.entities, "entities")
+    if not request.features.keys() <= model.request_features:
+        _refuse_features(model, request.features, "features")
+    if request.instances is None:
+        return
+    if not 0 < len(request.instances) <= model.route.limits.instances_max:
+        raise TooManyInstances(
+            f"{len(request.instances)} instances; the route takes 1 to {model.route.limits.instances_max}", "instances"
+        )
+    for i, instance in enumerate(request.instances):
+        if not instance.entities.keys() <= model.entities:
+            _refuse_entities(model, instance.entities, f"instances[{i}].entities")
+        if not instance.features.keys() <= model.request_features:
+            _refuse_features(model, instance.features, f"instances[{i}].features")
+
+
+def unit_of(model: ServedModel, request: PredictRequest) -> str | None:
+    """Find the randomisation unit: the request's own, else the entity that the route names. Raises MissingUnit."""
+    if request.unit is not None:
+        return _unit_text(request.unit, "unit")
+    kind = model.route.unit
+    if kind is None:
+        return None
+    shared = request.entities.get(kind)
+    if shared is not None and request.instances is None:
+        return _unit_text(shared, f"entities.{kind}")
+    found = {shared} if shared is not None else set()
+    for instance in request.instances or ():
+        own = instance.entities.get(kind)
+        if own is not None:
+            found.add(own)
+    if shared is not None and request.instances and all(kind in i.entities for i in request.instances):
+        found.discard(shared)
+    if len(found) == 1:
+        return _unit_text(found.pop(), f"entities.{kind}")
+    if found:
+        raise MissingUnit(
+            f"the instances name several {kind}s, and a request has one unit: give `unit`, or send one request each",
+            "unit",
+        )
+    if model.route.allow_missing_unit:
+        return None
+    raise MissingUnit(f"give `unit`, or the entity {kind!r}: the model's versions are split by it", "unit")
+
+
+def draw(call: Call, unit: str | None) -> Assignment:
+    """Draw the variant, or take the one that the caller forces. Raises ForcedVariantRefused or UnknownVariant."""
+    model, request = call.model, call.request
+    if call.forced_variant is not None:
+        return _forced(model, call.forced_variant)
+    if not model.experiments:
+        return UNASSIGNED
+    attributes: dict[str, Any] = {**request.entities, **request.features}
+    return assign(model.experiments, unit, attributes)
+
+
+def values_for_clients(scored: Scored) -> tuple[list[Any], list[str]]:
+    """Shape scores as clients know them: a value an instance, or an object by output name where there are several.
+
+    A NaN or an infinity, which JSON cannot say, becomes null and is named in the second result.
+    """
+    degraded = list(scored.degraded)
+    outputs, names = scored.outputs, scored.names
+    if not scored.finite:
+        cleaned = []
+        for name, values in zip(names, outputs, strict=True):
+            finite = [_finite(value) for value in values]
+            if finite != values:
+                degraded.append(f"score_not_finite:{name}")
+            cleaned.append(finite)
+        outputs = cleaned
+    if len(outputs) == 1:
+        return outputs[0], degraded
+    return [dict(zip(names, row, strict=True)) for row in zip(*outputs, strict=True)], degraded
+
+
+def _unit_text(unit: EntityId, where: str) -> str:
+    text = unit if isinstance(unit, str) else str(unit)
+    try:
+        entity_id_bytes(text)  # a unit is bounded as an entity's id is, which it mostly is
+    except InvalidEntityId as error:
+        raise InvalidRequest(str(error), where) from error
+    return text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def _forced(model: ServedModel, name: str) -> Assignment:
+    if not model.route.allow_forced_variant:
+        raise ForcedVariantRefused("the model's route does not let callers choose a variant", "x-sekisho-variant")
+    for experiment in model.experiments:
+        variant = experiment.variant_named(name)
+        if variant is not None:
+            return Assignment(experiment, variant, Reason.FORCED)
+    known = ", ".join(variant.name for experiment in model.experiments for variant in experiment.variants) or "none"
+    raise UnknownVariant(f"{name!r} is no variant of a running experiment; there are: {known}", "x-sekisho-variant")
+
+
+def _refuse_entities(model: ServedModel, entities: dict[str, EntityId], where: str) -> None:
+    kind = next(kind for kind in entities if kind not in model.entities)
+    known = ", ".join(sorted(model.entities)) or "none"
+    raise UnknownEntity(f"the model does not use the entity {kind[:64]!r}; it knows: {known}", f"{where}.{kind[:64]}")
+
+
+def _refuse_features(model: ServedModel, features: dict[str, Any], where: str) -> None:
+    name = next(name for name in features if name not in model.request_features)
+    known = ", ".join(sorted(model.request_features)) or "none"
+    raise UnknownFeature(
+        f"the model takes no feature {name[:64]!r} from a request; it takes: {known}", f"{where}.{name[:64]}"
+    )

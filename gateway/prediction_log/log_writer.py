@@ -1,0 +1,190 @@
+"""The log's queue and its writer thread. Offering never waits; what does not fit is dropped and counted by reason."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from gateway.prediction_log.log_table import LogTable
+from gateway.prediction_log.parquet_spool import FileNames, OpenSpool, recover
+
+ROWS_PENDING_MAX: Final = 200_000
+BYTES_PENDING_MAX: Final = 256 * 1024 * 1024
+"""Rows and bytes that may wait for the writer. More is dropped: a slow disk must not become anybody's latency."""
+
+APPEND_INTERVAL_S: Final = 0.2
+"""How long an entry may wait in memory: what a killed process can lose."""
+
+ROWS_PER_APPEND_MAX: Final = 20_000
+FILE_ROWS_MAX: Final = 500_000
+FILE_BYTES_MAX: Final = 256 * 1024 * 1024
+CLOSE_TIMEOUT_S: Final = 30.0
+
+logger = logging.getLogger(__name__)
+
+
+class Entry(Protocol):
+    """What is offered: when it happened (UTC) and how many rows it makes."""
+
+    @property
+    def ts_us(self) -> int:
+        """Microseconds since 1970."""
+        ...
+
+    @property
+    def row_count(self) -> int:
+        """Rows."""
+        ...
+
+
+@dataclass(slots=True)
+class LogCounts:
+    """Rows by fate. `offered = written + dropped + pending` holds at every instant."""
+
+    offered: int = 0
+    written: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def pending(self) -> int:
+        """Rows that wait in memory."""
+        return self.offered - self.written - sum(self.dropped.values())
+
+
+class LogWriter:
+    """Takes entries from the event loop and writes them from a thread of its own.
+
+    file_seconds: the age at which a file is closed and becomes Parquet. clock_us: UTC microseconds.
+    """
+
+    def __init__(self, root: Path, names: FileNames, file_seconds: float, clock_us: Callable[[], int]) -> None:
+        self._root, self._names, self._file_seconds, self._clock_us = root, names, file_seconds, clock_us
+        self._queue: deque[tuple[LogTable, Entry, int]] = deque()
+        self._bytes_offered = self._bytes_taken = 0
+        self._sequence = 0
+        self._open: dict[tuple[str, str, str], tuple[OpenSpool, int]] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
+        # Two threads count: the loop what it offers and drops, the writer what it writes and drops. Each has its own
+        # dictionary, so that no count is lost between a read and a write.
+        self._dropped_by_loop: dict[str, int] = {}
+        self._dropped_by_writer: dict[str, int] = {}
+        self._offered = self._written = self._lost_by_loop = self._lost_by_writer = 0
+        self.closed_files = 0
+
+    def start(self) -> None:
+        """Make the directory, finish what a dead process left, and begin to write. Raises OSError where it cannot."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        recovered = recover(self._root)
+        if recovered:
+            logger.info("finished the log files of an earlier process", extra={"files": recovered})
+        self._thread.start()
+
+    def offer(self, table: LogTable, entry: Entry, entry_bytes: int) -> bool:
+        """Queue an entry, or drop and count it. Never waits. Returns whether it was queued."""
+        rows = entry.row_count
+        self._offered += rows
+        if self._offered - self._written - self._lost_by_loop - self._lost_by_writer > ROWS_PENDING_MAX:
+            return self._drop("rows_full", rows)
+        if self._bytes_offered - self._bytes_taken + entry_bytes > BYTES_PENDING_MAX:
+            return self._drop("bytes_full", rows)
+        self._bytes_offered += entry_bytes
+        self._queue.append((table, entry, entry_bytes))
+        return True
+
+    def counts(self) -> LogCounts:
+        """Count rows by fate."""
+        dropped = dict(self._dropped_by_loop)
+        for reason, rows in list(self._dropped_by_writer.items()):
+            dropped[reason] = dropped.get(reason, 0) + rows
+        return LogCounts(self._offered, self._written, dropped)
+
+    @property
+    def rows_in_open_files(self) -> int:
+        """Rows that are on disk, in streams that are not Parquet yet."""
+        return sum(spool.rows for spool, _ in list(self._open.values()))
+
+    def close(self) -> None:
+        """Write everything that was offered and close every file; returns when it is done, or after CLOSE_TIMEOUT_S."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(CLOSE_TIMEOUT_S)
+            if self._thread.is_alive():
+                logger.error("the log was not written in time", extra={"rows_pending": self.counts().pending})
+
+    def _drop(self, reason: str, rows: int) -> bool:
+        self._lost_by_loop += rows
+        self._dropped_by_loop[reason] = self._dropped_by_loop.get(reason, 0) + rows
+        return False
+
+    # The writer's thread ---------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            stopping = self._stop.wait(APPEND_INTERVAL_S)
+            while self._queue:
+                self._append(self._take())
+            self._close_files(everything=stopping)
+
+    def _take(self) -> list[tuple[LogTable, Entry]]:
+        taken: list[tuple[LogTable, Entry]] = []
+        rows = 0
+        while self._queue and rows < ROWS_PER_APPEND_MAX:
+            table, entry, entry_bytes = self._queue.popleft()
+            self._bytes_taken += entry_bytes
+            taken.append((table, entry))
+            rows += entry.row_count
+        return taken
+
+    def _append(self, taken: Sequence[tuple[LogTable, Entry]]) -> None:
+        groups: dict[tuple[int, int], tuple[LogTable, list[Entry]]] = {}
+        for table, entry in taken:
+            key = (id(table), entry.ts_us // 3_600_000_000)
+            groups.setdefault(key, (table, []))[1].append(entry)
+        for (_, hour), (table, entries) in groups.items():
+            rows = sum(entry.row_count for entry in entries)
+            try:
+                self._spool(table, hour).append(table.batch(entries))
+            except Exception as error:  # noqa: BLE001 - whatever one batch does, the thread must live and the rows be counted
+                reason = "disk" if isinstance(error, OSError) else "unwritable"
+                self._lost_by_writer += rows
+                self._dropped_by_writer[reason] = self._dropped_by_writer.get(reason, 0) + rows
+                logger.error("rows of the log were lost", extra={"rows": rows, "reason": repr(error)[:500]})  # noqa: TRY400
+            else:
+                self._written += rows
+
+    def _spool(self, table: LogTable, hour: int) -> OpenSpool:
+        at = datetime.fromtimestamp(hour * 3600, UTC)
+        partition = f"{table.directory}/date={at:%Y-%m-%d}/hour={at:%H}"
+        key = (table.label, partition, str(id(table.schema)))
+        opened = self._open.get(key)
+        if opened is None:
+            self._sequence += 1
+            target = f"{partition}/{self._names.name(self._sequence)}.parquet"
+            opened = self._open[key] = (OpenSpool(self._root, target, table.schema), self._clock_us())
+        return opened[0]
+
+    def _close_files(self, *, everything: bool) -> None:
+        now_us = self._clock_us()
+        for key, (spool, opened_us) in list(self._open.items()):
+            old = now_us - opened_us > self._file_seconds * 1e6
+            if not (everything or old or spool.rows >= FILE_ROWS_MAX or spool.bytes >= FILE_BYTES_MAX):
+                continue
+            try:
+                spool.close()
+                self.closed_files += 1
+            except Exception as error:  # noqa: BLE001 - the stream stays on disk; the next start finishes it
+                reason = repr(error)[:500]
+                logger.error("a log file stays a stream", extra={"file": spool.path.name, "reason": reason})  # noqa: TRY400
+            finally:
+                del self._open[key]
+
+
+def entry_bytes(inputs: Sequence[Any]) -> int:
+    """Estimate what an entry holds in memory: its feature bytes and about a kilobyte of everything else."""
+    return 1024 + sum(map(len, inputs))

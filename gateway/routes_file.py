@@ -1,0 +1,109 @@
+"""`models.yaml`: which models are served, by which versions and workers, and what happens when one fails."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from settings.yaml_file import ConfigurationError, line_of, read_yaml
+
+DEADLINE_MS_DEFAULT: Final = 100
+DEADLINE_MS_MAX: Final = 60_000
+BODY_BYTES_DEFAULT: Final = 1024 * 1024
+BODY_BYTES_CEILING: Final = 64 * 1024 * 1024
+INSTANCES_DEFAULT: Final = 1_000
+INSTANCES_CEILING: Final = 100_000
+MODELS_MAX: Final = 1_000
+VERSIONS_MAX: Final = 100
+WORKERS_MAX: Final = 256
+
+_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
+_Name = Annotated[str, msgspec.Meta(pattern=_NAME)]
+_Identifier = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+_Reference = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}:[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+
+
+class VersionRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where one version is served: base URLs of its workers, `http://host:port`."""
+
+    workers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=WORKERS_MAX)]
+
+
+class Fallback(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What answers where the drawn version cannot: another version, then a fixed value (of each output)."""
+
+    version: _Name | None = None
+    value: float | dict[str, float] | None = None
+
+
+class PayloadLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The largest request that the route takes."""
+
+    body_bytes_max: Annotated[int, msgspec.Meta(ge=1, le=BODY_BYTES_CEILING)] = BODY_BYTES_DEFAULT
+    instances_max: Annotated[int, msgspec.Meta(ge=1, le=INSTANCES_CEILING)] = INSTANCES_DEFAULT
+
+
+class ModelRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """One model's route."""
+
+    versions: Annotated[dict[_Name, VersionRoute], msgspec.Meta(min_length=1, max_length=VERSIONS_MAX)]
+    default_version: _Name
+    unit: _Identifier | None = None
+    """The entity by which experiments split; a request may name another unit."""
+
+    allow_missing_unit: bool = False
+    """Answer a request without a unit from the default version, outside every experiment, instead of refusing it."""
+
+    deadline_ms: Annotated[int, msgspec.Meta(ge=1, le=DEADLINE_MS_MAX)] = DEADLINE_MS_DEFAULT
+    fallback: Fallback = Fallback()
+    on_missing: dict[_Identifier, Literal["default", "fail"]] = {}
+    """By feature view, where a row is missing: its declared defaults (the default), or a refusal."""
+
+    request_overrides: tuple[_Reference, ...] = ()
+    """Stored features (`view:feature`) whose value a request may replace."""
+
+    attributes: tuple[_Identifier, ...] = ()
+    """Request features that no version is fed, but that `where` expressions read."""
+
+    allow_forced_variant: bool = False
+    """Whether callers may choose the variant by header. Logged as forced, never counted in results."""
+
+    limits: PayloadLimits = PayloadLimits()
+
+
+class RoutesFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    models: Annotated[dict[_Name, ModelRoute], msgspec.Meta(min_length=1, max_length=MODELS_MAX)]
+
+
+def read_routes(path: Path) -> RoutesFile:
+    """Read and check `models.yaml`. Raises ConfigurationError with file, line and what was expected."""
+    routes = read_yaml(path, RoutesFile)
+    for name, route in routes.models.items():
+        if route.default_version not in route.versions:
+            line = line_of(path, "models", name, "default_version")
+            raise ConfigurationError(path, line, f"default_version {route.default_version!r} is not one of `versions`")
+        if route.fallback.version is not None and route.fallback.version not in route.versions:
+            line = line_of(path, "models", name, "fallback", "version")
+            raise ConfigurationError(
+                path, line, f"fallback version {route.fallback.version!r} is not one of `versions`"
+            )
+        for version, served in route.versions.items():
+            for index, url in enumerate(served.workers):
+                if not _is_worker_url(url):
+                    line = line_of(path, "models", name, "versions", version, "workers", index)
+                    raise ConfigurationError(path, line, f"{url!r} is not a worker's URL: expected http://host:port")
+    return routes
+
+
+def _is_worker_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = not (parts.path.strip("/") or parts.query or parts.fragment or parts.username)
+    return parts.scheme == "http" and bool(parts.hostname) and port is not None and plain and not re.search(r"\s", url)

@@ -1,0 +1,104 @@
+"""The ladder of answers: the drawn version, then the fallback version, then a fixed value. Each rung down is said."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.dispatch.batch_dispatcher import Scores
+from gateway.errors import (
+    FeaturesUnavailable,
+    GatewayError,
+    ModelNotReady,
+    Overloaded,
+    WorkerRefused,
+    WorkerUnavailable,
+)
+from gateway.feature_rows import FeatureAssembler, FeatureRows
+from gateway.predict_request import PredictRequest
+from gateway.served_models import PlannedVersion, ServedModel
+
+VARIANT_FALLBACK: Final = "variant_fallback"
+STATIC_SCORE: Final = "static_score"
+
+STEP_DOWN_ON: Final = (WorkerUnavailable, WorkerRefused, ModelNotReady, Overloaded, FeaturesUnavailable)
+"""Faults of the version, not of the request:
+
+another version may do better. A deadline is not among them: nobody waits any more.
+"""
+
+
+@dataclass(slots=True)
+class Scored:
+    """One request's scores, from whichever rung gave them."""
+
+    planned: PlannedVersion | None
+    """None: the static score."""
+
+    rows: FeatureRows | None
+    names: tuple[str, ...]
+    """Of the outputs, as clients know them."""
+
+    outputs: list[list[Any]]
+    finite: bool
+    degraded: tuple[str, ...]
+    error_code: str | None
+    """The first fault that made the ladder step down."""
+
+    queue_us: int
+    infer_us: int
+
+
+class ScoringLadder:
+    """Scores a request on the first rung that holds."""
+
+    def __init__(self, features: FeatureAssembler) -> None:
+        self._features = features
+
+    async def score(self, model: ServedModel, version: str, request: PredictRequest, expires_at: float) -> Scored:
+        """Score every instance. Raises the first fault where no rung is left, and a fault of the request at once."""
+        try:
+            return await self._by_version(model, version, request, expires_at)
+        except STEP_DOWN_ON as error:
+            fault = error
+        return await self._step_down(model, version, request, expires_at, fault)
+
+    async def _by_version(self, model: ServedModel, version: str, request: PredictRequest, expires_at: float) -> Scored:
+        served = model.versions.get(version)
+        planned = served.planned if served is not None else None
+        if planned is None:
+            raise ModelNotReady(
+                f"{model.name}@{version}: {served.problem if served else 'the route has no such version'}"
+            )
+        rows = await self._features.rows(planned.plan, request)
+        scores: Scores = await planned.dispatcher.submit(rows.inputs, rows.count, expires_at)
+        return Scored(
+            planned,
+            rows,
+            planned.output_names,
+            scores.outputs,
+            scores.finite,
+            rows.degraded,
+            None,
+            scores.queue_us,
+            scores.infer_us,
+        )
+
+    async def _step_down(
+        self, model: ServedModel, version: str, request: PredictRequest, expires_at: float, fault: GatewayError
+    ) -> Scored:
+        champion = model.route.fallback.version or model.route.default_version
+        if champion != version:
+            try:
+                scored = await self._by_version(model, champion, request, expires_at)
+            except STEP_DOWN_ON:
+                pass  # the last rung, below; the caller is told of the first fault
+            else:
+                scored.degraded = (VARIANT_FALLBACK, *scored.degraded)
+                scored.error_code = fault.code
+                return scored
+        value = model.route.fallback.value
+        if value is None:
+            raise fault
+        count = 1 if request.instances is None else len(request.instances)
+        by_name = value if isinstance(value, dict) else {"value": value}
+        outputs = [[v] * count for v in by_name.values()]
+        return Scored(None, None, tuple(by_name), outputs, True, (STATIC_SCORE,), fault.code, 0, 0)

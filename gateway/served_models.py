@@ -1,0 +1,69 @@
+"""The models as they are served right now: routes, versions that have been planned, experiments that run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from contracts.manifest import Manifest
+from experiments import Experiment
+from gateway.dispatch.batch_dispatcher import BatchDispatcher
+from gateway.dispatch.worker_pool import WorkerPool
+from gateway.feature_plan import FeaturePlan
+from gateway.prediction_log.prediction_table import PredictionTable
+from gateway.routes_file import ModelRoute
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedVersion:
+    """A version that can answer: its manifest was read and its features are planned."""
+
+    version: str
+    manifest: Manifest
+    plan: FeaturePlan
+    dispatcher: BatchDispatcher
+    table: PredictionTable
+    output_names: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class ServedVersion:
+    """A version of a route, planned or not yet."""
+
+    version: str
+    pool: WorkerPool
+    planned: PlannedVersion | None = None
+    problem: str = "its worker has not been asked yet"
+    """Why it is not planned."""
+
+
+@dataclass(slots=True)
+class ServedModel:
+    """One route with everything that a request to it needs."""
+
+    name: str
+    route: ModelRoute
+    versions: Mapping[str, ServedVersion]
+    experiments: tuple[Experiment, ...]
+    static_table: PredictionTable | None = None
+    """Where static scores are logged; None where the route has none, or before any version was planned."""
+
+    entities: frozenset[str] = field(default=frozenset())
+    """Entity kinds that a request may name: those that some version's features need, and the unit."""
+
+    request_features: frozenset[str] = field(default=frozenset())
+    """Features that a request may send."""
+
+    def learn_names(self) -> None:
+        """Work out which entities and features a request may name, from the versions that are planned."""
+        plans = [served.planned.plan for served in self.versions.values() if served.planned is not None]
+        entities = {kind for plan in plans for kind in plan.entities}
+        entities |= {experiment.unit for experiment in self.experiments}
+        if self.route.unit is not None:
+            entities.add(self.route.unit)
+        features = {name for plan in plans for name in (*plan.request_features, *plan.overridable)}
+        self.entities = frozenset(entities)
+        self.request_features = frozenset(features | set(self.route.attributes))
+
+    @property
+    def ready(self) -> bool:
+        """Whether the default version can answer."""
+        return self.versions[self.route.default_version].planned is not None

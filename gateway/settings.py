@@ -1,0 +1,28 @@
+"""The gateway's settings: frozen, read once by `__main__`, passed down."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that a gateway process is told at its start."""
+
+    config: Path
+    """`models.yaml`."""
+
+    experiments: Path | None
+    """A YAML file of experiments, or a directory of them."""
+
+    redis: str
+    host: str
+    port: int
+    admin_host: str
+    admin_port: int
+    log_dir: Path
+    log_file_seconds: float
+    """Age at which a log file is closed and becomes readable Parquet."""
+
+    requests_in_flight_max: int
+    shutdown_grace_s: float
+    """How long to serve on after SIGTERM, while load balancers take notice."""

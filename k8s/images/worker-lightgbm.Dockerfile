@@ -1,0 +1,27 @@
+# Built from the repository's root, after `hatchling build -t wheel`:
+#   docker build -f k8s/images/worker-lightgbm.Dockerfile -t sekisho-worker-lightgbm:0.1.0 .
+
+FROM python:3.12-slim AS build
+ARG SEKISHO_VERSION=0.1.0
+# pip installs from outside: it is no part of the environment that is shipped.
+RUN python -m venv --without-pip /opt/sekisho
+COPY locks/worker-lightgbm.txt /build/
+RUN pip --python /opt/sekisho install --no-cache-dir --require-hashes --only-binary :all: -r /build/worker-lightgbm.txt
+COPY dist/sekisho-${SEKISHO_VERSION}-py3-none-any.whl /build/
+RUN pip --python /opt/sekisho install --no-cache-dir --no-index --no-deps /build/sekisho-${SEKISHO_VERSION}-py3-none-any.whl
+
+FROM python:3.12-slim
+# LightGBM's own library is linked against OpenMP, which its wheel does not carry.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libgomp1 \
+    && rm -rf /var/lib/apt/lists/*
+RUN groupadd --gid 10001 sekisho \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin sekisho
+COPY --from=build /opt/sekisho /opt/sekisho
+ENV PATH=/opt/sekisho/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+# By number: Kubernetes cannot tell that a user given by name is not root.
+USER 10001:10001
+EXPOSE 8090
+ENTRYPOINT ["sekisho-worker"]

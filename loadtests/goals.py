@@ -1,0 +1,103 @@
+"""The goals of the data path: what was measured against what was hoped for. Never an assertion."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from loadtests.cell import Cell
+from loadtests.loads import BATCH, BATCH_INSTANCES, HALF_CAPACITY, ONE, SIXTY_FOUR, open_load
+from loadtests.percentiles import spread
+from loadtests.stacks import EMPTY_FASTAPI, FASTAPI_HTTPX, FASTAPI_MONOLITH, PRODUCT, YARDSTICK
+
+OPEN_LOOP = open_load(1_000).name
+P999_MS_MAX = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One figure: `figure` takes the cells of one round by (stack, load), and raises KeyError where one is missing."""
+
+    text: str
+    figure: Callable[[dict[tuple[str, str], Cell]], float]
+    bound: float
+    at_least: bool
+
+
+class GoalResult(msgspec.Struct, frozen=True):
+    """`measured`: the median over the rounds; None where the cells that it needs were not run."""
+
+    text: str
+    bound: float
+    at_least: bool
+    measured: float | None
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the goal was reached; None where it was not measured."""
+        if self.measured is None:
+            return None
+        return self.measured >= self.bound if self.at_least else self.measured <= self.bound
+
+
+def check_goals(cells: list[Cell]) -> list[GoalResult]:
+    """Compare each goal, within each round."""
+    rounds: dict[int, dict[tuple[str, str], Cell]] = {}
+    for cell in cells:
+        rounds.setdefault(cell.round, {})[cell.stack, cell.load] = cell
+    return [_result(goal, list(rounds.values())) for goal in GOALS]
+
+
+def _result(goal: Goal, rounds: list[dict[tuple[str, str], Cell]]) -> GoalResult:
+    figures = []
+    for cells in rounds:
+        try:
+            figures.append(goal.figure(cells))
+        except KeyError:
+            continue
+    return GoalResult(goal.text, goal.bound, goal.at_least, spread(figures).median if figures else None)
+
+
+def _throughput_against(stack: str) -> Callable[[dict[tuple[str, str], Cell]], float]:
+    def figure(cells: dict[tuple[str, str], Cell]) -> float:
+        other = cells[stack, SIXTY_FOUR.name].result.rate_per_s
+        return cells[PRODUCT, SIXTY_FOUR.name].result.rate_per_s / max(other, 1e-9)
+
+    return figure
+
+
+def _p50_at_one(cells: dict[tuple[str, str], Cell]) -> float:
+    return cells[PRODUCT, ONE.name].result.p50_ms / cells[YARDSTICK, ONE.name].result.p50_ms
+
+
+def _open_loop_p99(cells: dict[tuple[str, str], Cell]) -> float:
+    return cells[PRODUCT, OPEN_LOOP].result.p99_ms / cells[YARDSTICK, OPEN_LOOP].result.p99_ms
+
+
+def _open_loop_p999_ms(cells: dict[tuple[str, str], Cell]) -> float:
+    return cells[PRODUCT, OPEN_LOOP].result.p999_ms
+
+
+def _tail_at_half(cells: dict[tuple[str, str], Cell]) -> float:
+    result = cells[PRODUCT, HALF_CAPACITY].result
+    return result.p99_ms / result.p50_ms
+
+
+def _batch_saving(cells: dict[tuple[str, str], Cell]) -> float:
+    batch = sum(cells[PRODUCT, BATCH.name].cpu_s_per_1000.values())
+    # Against requests at 64 connections, where one costs least.
+    singles = sum(cells[PRODUCT, SIXTY_FOUR.name].cpu_s_per_1000.values()) * BATCH_INSTANCES
+    return singles / max(batch, 1e-9)
+
+
+GOALS = (
+    Goal("requests/s at 64 connections, x bare uvicorn", _throughput_against(YARDSTICK), 0.4, True),
+    Goal("requests/s at 64 connections, x an empty FastAPI route", _throughput_against(EMPTY_FASTAPI), 2, True),
+    Goal("requests/s at 64 connections, x FastAPI + httpx", _throughput_against(FASTAPI_HTTPX), 20, True),
+    Goal("requests/s at 64 connections, x one FastAPI process", _throughput_against(FASTAPI_MONOLITH), 4, True),
+    Goal("p50 at 1 connection, x bare uvicorn", _p50_at_one, 2.5, False),
+    Goal("p99 at 1,000 requests/s offered, x bare uvicorn", _open_loop_p99, 3, False),
+    Goal("p99.9 at 1,000 requests/s offered, ms", _open_loop_p999_ms, P999_MS_MAX, False),
+    Goal("p99 at half of capacity, x its own p50", _tail_at_half, 5, False),
+    Goal(f"CPU of {BATCH_INSTANCES} requests, x one of {BATCH_INSTANCES} instances", _batch_saving, 50, True),
+)

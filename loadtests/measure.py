@@ -1,0 +1,81 @@
+"""Measures one cell: runs the generator against a stack, and reads what that cost each of its processes."""
+
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from loadtests.bench_data import TREATMENT_BP, USERS, BenchData
+from loadtests.cell import Cell, CellResult, CellSpec
+from loadtests.child_process import ChildProcess, tied_to_parent
+from loadtests.loads import WARMUP_S, Load
+from loadtests.stacks import PATH, Stack
+
+GENERATOR_EXTRA_S = 30.0
+"""What the generator may take beyond its cell, for starting, draining and summing up."""
+
+
+class GeneratorFailed(RuntimeError):
+    """The load generator ended without a result."""
+
+    def __init__(self, stack: str, load: str, problem: str) -> None:
+        super().__init__(f"{stack}, {load}: the load generator failed: {problem}")
+        self.stack, self.load, self.problem = stack, load, problem
+
+
+def measure(
+    stack: Stack, load: Load, round_number: int, seconds: float, processes: list[ChildProcess], data: BenchData
+) -> Cell:
+    """Put one load on one stack. Raises GeneratorFailed, and ProcessFailed where a process of the stack ended."""
+    spec = CellSpec(
+        port=stack.port,
+        path=PATH,
+        connections=load.connections,
+        rate_per_s=load.rate_per_s,
+        instances=load.instances,
+        users=USERS,
+        warmup_s=WARMUP_S,
+        seconds=seconds,
+        seed=round_number,
+        expected_file=None if stack.constant else str(data.expected_file),
+        treatment_share=TREATMENT_BP / 10_000,
+    )
+    before = _by_role(processes, ChildProcess.cpu_s)
+    result = _generate(stack.name, load.name, spec)
+    used = {role: after - before[role] for role, after in _by_role(processes, ChildProcess.cpu_s).items()}
+    return Cell(
+        stack=stack.name,
+        load=load.name,
+        round=round_number,
+        result=result,
+        cpu_s_per_1000={role: cpu_s / max(1, result.answers_total) * 1000 for role, cpu_s in used.items()},
+        memory_mb=_by_role(processes, ChildProcess.memory_mb),
+    )
+
+
+def _generate(stack: str, load: str, spec: CellSpec) -> CellResult:
+    command = tied_to_parent([sys.executable, "-m", "loadtests.load_generator"])
+    try:
+        done = subprocess.run(
+            command,
+            input=msgspec.json.encode(spec),
+            capture_output=True,
+            timeout=spec.warmup_s + spec.seconds + GENERATOR_EXTRA_S,
+            cwd=Path(__file__).parent.parent,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise GeneratorFailed(stack, load, f"no end after {error.timeout:.0f} s") from error
+    if done.returncode != 0:
+        raise GeneratorFailed(stack, load, done.stderr.decode(errors="replace").strip()[-2_000:])
+    return msgspec.json.decode(done.stdout, type=CellResult)
+
+
+def _by_role(processes: list[ChildProcess], figure: Callable[[ChildProcess], float]) -> dict[str, float]:
+    sums: defaultdict[str, float] = defaultdict(float)
+    for process in processes:
+        sums[process.role] += figure(process)
+    return dict(sums)

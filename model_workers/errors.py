@@ -1,0 +1,125 @@
+"""What can go wrong in a worker. Each error carries its facts; only `edge.py` knows a status code."""
+
+from pathlib import Path
+
+
+class WorkerError(Exception):
+    """Any failure that a worker tells of in its own words."""
+
+
+class RepositoryError(WorkerError):
+    """The model repository, or a version in it, is not laid out as it must be."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path, self.problem = path, problem
+
+
+class ArtifactMismatch(RepositoryError):
+    """An artifact's bytes are not the ones that its manifest was published with."""
+
+    def __init__(self, path: Path, expected: str, found: str) -> None:
+        super().__init__(
+            path,
+            f"SHA-256 is {found}, the manifest says {expected}; a version never changes, so publish a new one",
+        )
+        self.expected, self.found = expected, found
+
+
+class ModelMismatch(WorkerError):
+    """A model is not what its manifest declares: another input, dtype, column count or output."""
+
+    def __init__(self, model: str, version: str, problem: str) -> None:
+        super().__init__(f"{model}@{version}: {problem}")
+        self.model, self.version, self.problem = model, version, problem
+
+
+class RuntimeMissing(WorkerError):
+    """No runtime of this name is installed here."""
+
+    def __init__(self, runtime: str, known: tuple[str, ...], reason: str = "") -> None:
+        super().__init__(
+            f"runtime {runtime!r} is not available: {reason or 'it is unknown'}; known: {', '.join(known)}"
+        )
+        self.runtime, self.known, self.reason = runtime, known, reason
+
+
+class ExecutionFailed(WorkerError):
+    """The model failed on well-formed rows, or answered with something other than it declares."""
+
+    def __init__(self, model: str, version: str, rows: int, reason: str) -> None:
+        super().__init__(f"{model}@{version} failed on {rows} row{'s' if rows != 1 else ''}: {reason}")
+        self.model, self.version, self.rows, self.reason = model, version, rows, reason
+
+
+class InputRefused(WorkerError):
+    """A request's tensors do not fit the model's inputs or outputs; the message names the tensor."""
+
+
+class RequestTooLarge(WorkerError):
+    """A body or a request's rows are beyond what this worker ever takes."""
+
+    def __init__(self, what: str, limit: int, found: int | None = None) -> None:
+        said = "more" if found is None else f"{found}"
+        super().__init__(f"{what}: {said} given, at most {limit} taken")
+        self.what, self.limit, self.found = what, limit, found
+
+
+class BodyRefused(WorkerError):
+    """A body's framing is wrong: a header length that is no number, a compressed stream that does not decode."""
+
+
+class EncodingUnknown(WorkerError):
+    """A body is compressed in a way that is not read here."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(f"content-encoding {encoding[:32]!r} is not read here; send gzip, deflate or none")
+        self.encoding = encoding
+
+
+class QueueFull(WorkerError):
+    """So many rows wait that these would only wait in vain."""
+
+    def __init__(self, waiting_rows: int, queue_rows_max: int) -> None:
+        super().__init__(f"{waiting_rows} rows wait already, at most {queue_rows_max} may; retry elsewhere or later")
+        self.waiting_rows, self.queue_rows_max = waiting_rows, queue_rows_max
+
+
+class BodiesFull(WorkerError):
+    """So many bytes of bodies are being read that this one must wait elsewhere."""
+
+    def __init__(self, held_bytes: int, held_bytes_max: int) -> None:
+        super().__init__(f"{held_bytes} bytes of bodies are held already, at most {held_bytes_max} are; retry later")
+        self.held_bytes, self.held_bytes_max = held_bytes, held_bytes_max
+
+
+class Expired(WorkerError):
+    """The caller's budget was spent before its rows reached the model."""
+
+    def __init__(self, waited_us: int, timeout_us: int) -> None:
+        super().__init__(f"waited {waited_us} µs of a timeout of {timeout_us} µs; the model was not run")
+        self.waited_us, self.timeout_us = waited_us, timeout_us
+
+
+class ShuttingDown(WorkerError):
+    """The worker is going away and takes no more rows."""
+
+    def __init__(self) -> None:
+        super().__init__("the worker is shutting down; send this elsewhere")
+
+
+class UnknownModel(WorkerError):
+    """No such model, or no such version of it, is served here."""
+
+    def __init__(self, model: str, version: str | None, served: tuple[str, ...]) -> None:
+        wanted = model[:128] if version is None else f"{model[:128]}@{version[:128]}"
+        super().__init__(f"{wanted} is not served here; served: {', '.join(served) or 'nothing yet'}")
+        self.model, self.version, self.served = model, version, served
+
+
+class NotReady(WorkerError):
+    """A model or version is selected here but cannot answer: it is still loading, or its load failed."""
+
+    def __init__(self, model: str, version: str, reason: str) -> None:
+        super().__init__(f"{model}@{version} is not ready: {reason}")
+        self.model, self.version, self.reason = model, version, reason

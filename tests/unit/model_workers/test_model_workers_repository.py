@@ -1,0 +1,103 @@
+import re
+
+import pytest
+
+from contracts.manifest import FILE_NAME
+from model_workers.errors import ArtifactMismatch, RepositoryError
+from model_workers.repository import VersionDirectory, read_version, select_versions, version_order
+from tests.unit.model_workers.published_models import onnx_manifest, publish
+
+
+@pytest.fixture
+def small_repository(tmp_path):
+    for model, version in (("churn", "9"), ("churn", "10"), ("diagnosis", "1")):
+        publish(tmp_path, b"artifact", onnx_manifest(model, version, 3))
+    (tmp_path / ".git" / "1").mkdir(parents=True)
+    (tmp_path / "notes").mkdir()
+    return tmp_path
+
+
+def selected(repository, *wanted):
+    return [str(version) for version in select_versions(repository, wanted)]
+
+
+def test_without_names_every_published_version_is_selected_and_nothing_else(small_repository):
+    assert selected(small_repository) == ["churn@9", "churn@10", "diagnosis@1"]
+
+
+def test_a_name_selects_all_versions_of_a_model_and_a_name_with_version_selects_one(small_repository):
+    assert selected(small_repository, "churn") == ["churn@9", "churn@10"]
+    assert selected(small_repository, "churn@10", "diagnosis") == ["churn@10", "diagnosis@1"]
+
+
+def test_a_version_that_is_named_twice_is_selected_once(small_repository):
+    assert selected(small_repository, "churn", "churn@9") == ["churn@9", "churn@10"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ("fraud", "has no model 'fraud'; it has churn, diagnosis, notes"),
+        ("churn@3", "'churn' has no version '3'; it has 9, 10"),
+        ("../churn", "is no model: write NAME or NAME@VERSION"),
+        ("churn@", "is no model: write NAME or NAME@VERSION"),
+        ("churn@../9", "is no model: write NAME or NAME@VERSION"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_what_there_is(small_repository, wanted, said):
+    with pytest.raises(RepositoryError, match=re.escape(said)):
+        select_versions(small_repository, [wanted])
+
+
+def test_a_missing_repository_is_refused_with_what_to_give(tmp_path):
+    with pytest.raises(RepositoryError, match="is not a directory; give --repository"):
+        select_versions(tmp_path / "nowhere", [])
+
+
+def test_an_empty_repository_is_refused_with_the_expected_layout(tmp_path):
+    with pytest.raises(RepositoryError, match=r"NAME/VERSION/manifest\.json"):
+        select_versions(tmp_path, [])
+
+
+def test_a_published_version_is_read_with_its_document_byte_for_byte(small_repository):
+    (directory,) = select_versions(small_repository, ["diagnosis"])
+    published = read_version(directory)
+    assert published.manifest.model == "diagnosis"
+    assert published.document == (directory.path / FILE_NAME).read_bytes()
+
+
+def test_an_artifact_with_one_changed_byte_is_refused(small_repository):
+    (directory,) = select_versions(small_repository, ["diagnosis"])
+    (directory.path / "model.onnx").write_bytes(b"artifacT")
+    with pytest.raises(ArtifactMismatch) as refusal:
+        read_version(directory)
+    assert refusal.value.expected != refusal.value.found
+    assert "publish a new one" in str(refusal.value)
+
+
+def test_a_missing_artifact_is_refused_by_its_path(small_repository):
+    (directory,) = select_versions(small_repository, ["diagnosis"])
+    (directory.path / "model.onnx").unlink()
+    with pytest.raises(RepositoryError, match=r"model\.onnx: the artifact cannot be read"):
+        read_version(directory)
+
+
+def test_a_manifest_that_names_another_folder_is_refused(small_repository):
+    moved = small_repository / "diagnosis" / "2"
+    (small_repository / "diagnosis" / "1").rename(moved)
+    with pytest.raises(RepositoryError, match="names diagnosis@1, but lies in the folder of diagnosis@2"):
+        read_version(VersionDirectory("diagnosis", "2", moved))
+
+
+def test_a_manifest_that_is_no_json_is_refused_by_its_path(small_repository):
+    (directory,) = select_versions(small_repository, ["diagnosis"])
+    (directory.path / FILE_NAME).write_text("{")
+    with pytest.raises(RepositoryError, match=r"manifest\.json"):
+        read_version(directory)
+
+
+@pytest.mark.parametrize(
+    "in_order", [("9", "10"), ("v1.9", "v1.10"), ("1", "1.1"), ("beta", "1"), ("2026-09-30", "2026-10-01"), ("01", "1")]
+)
+def test_versions_are_ordered_as_a_reader_would(in_order):
+    assert sorted(in_order[::-1], key=version_order) == list(in_order)

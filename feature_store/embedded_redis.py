@@ -4,9 +4,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,24 +12,13 @@ from typing import Self
 
 import redis
 
+from settings.child_process import ChildProcess
+
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 5.0
 POLL_INTERVAL_S = 0.01
 SOCKET_PATH_BYTES_MAX = 107
 """What the kernel has room for in a Unix socket's address (sun_path)."""
-
-# Runs in the child before Redis does: "kill me when my parent dies", then become Redis, under the same process id.
-# A preexec_fn would run Python between fork and exec of a parent that has threads, where a lock held by another thread
-# is held for ever; this is a fresh, single-threaded interpreter instead. The parent may have died before the request
-# was made, so that is checked after it.
-_DIE_WITH_PARENT = """
-import ctypes, os, signal, sys
-parent, server, *arguments = sys.argv[1:]
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-if os.getppid() != int(parent):
-    sys.exit("the parent is gone")
-os.execv(server, [server, *arguments])
-"""
 
 
 class RedisServerNotFound(RuntimeError):
@@ -99,7 +85,7 @@ class EmbeddedRedis:
         self._directory = directory.resolve()
         self._memory_max_mb, self._persistent = memory_max_mb, persistent
         self._port = _free_port() if port == 0 else port
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ChildProcess | None = None
         self.log_file = self._directory / "redis.log"
 
     @property
@@ -124,11 +110,11 @@ class EmbeddedRedis:
         if self._port is None and len(os.fsencode(self._socket_path)) > SOCKET_PATH_BYTES_MAX:
             problem = f"{self._socket_path} is longer than the {SOCKET_PATH_BYTES_MAX} bytes of a Unix socket's path"
             raise RedisDidNotStart(self._server, problem, self.log_file)
-        # The kernel sends a child its parent-death signal when the *thread* that made it ends, so that a server started
-        # from a worker thread would die with that. It is made by a thread of its own, which ends only after it.
-        made = threading.Event()
-        threading.Thread(target=self._run, args=(made,), name="embedded-redis", daemon=True).start()
-        made.wait()
+        # Killed outright when this process dies: there is nothing that it would want to save.
+        self._process = ChildProcess(
+            [str(self._server), *self._arguments()], directory=self._directory, death_signal=signal.SIGKILL
+        )
+        self._process.start()
         try:
             self._wait_until_it_answers()
         except BaseException:
@@ -137,15 +123,8 @@ class EmbeddedRedis:
 
     def stop(self) -> None:
         """End the server: asked first, then killed. Harmless when it has ended already."""
-        process = self._process
-        if process is None or process.poll() is not None:
-            return
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if self._process is not None:
+            self._process.stop(STOP_TIMEOUT_S)
 
     def __enter__(self) -> Self:
         self.start()
@@ -155,16 +134,6 @@ class EmbeddedRedis:
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self.stop()
-
-    def _run(self, made: threading.Event) -> None:
-        shim = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), str(self._server)]
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - the server found above, with arguments made here
-                [*shim, *self._arguments()], stdin=subprocess.DEVNULL, cwd=self._directory
-            )
-        finally:
-            made.set()
-        self._process.wait()
 
     def _arguments(self) -> list[str]:
         listen = (
@@ -181,12 +150,12 @@ class EmbeddedRedis:
         deadline_s = time.monotonic() + START_TIMEOUT_S
         with redis.Redis.from_url(self.url, socket_timeout=1.0) as client:
             while True:
-                if self._process is None or self._process.poll() is not None:
-                    code = "" if self._process is None else f" with {_ending(self._process.returncode)}"
-                    raise RedisDidNotStart(self._server, f"it ended{code}", self.log_file)
+                ended = self._process.ended() if self._process is not None else "never started"
+                if ended is not None:
+                    raise RedisDidNotStart(self._server, f"it ended with {ended}", self.log_file)
                 try:
                     # On a port that another server has, a stranger would answer: ask who it is.
-                    if client.info("server")["process_id"] == self._process.pid:
+                    if client.info("server")["process_id"] == self.pid:
                         return
                 except redis.RedisError:
                     pass
@@ -199,10 +168,6 @@ def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
-
-
-def _ending(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 
 def _last_line(log_file: Path) -> str:

@@ -59,6 +59,8 @@ async def apply_views(redis: Redis, views: Mapping[str, FeatureView], *, dry_run
     Registered views that are not declared here stay as they are. Raises IncompatibleViews, with every conflict,
     CorruptRegistry and FeatureStoreUnavailable.
     """
+    if not views:
+        return []
     with told_as_unavailable(redis):
         for _attempt in range(APPLY_ATTEMPTS_MAX):
             async with redis.pipeline(transaction=True) as pipeline:

@@ -1,12 +1,13 @@
 """`sekisho-gateway`: serve predictions over HTTP."""
 
+import argparse
 import logging
 import sys
 from pathlib import Path
 
 import uvloop
 
-from gateway.app import serve
+from gateway.app import serve, supervise
 from gateway.settings import Settings
 from settings import CommandLine, ConfigurationError
 from settings.command_line import port_number, seconds, whole_number
@@ -39,6 +40,14 @@ def command_line() -> CommandLine:
     line.option("--port", default=8080, type=port_number, help="data port: predictions and outcomes")
     line.option("--admin-host", default="127.0.0.1", help="address of the admin port; keep it private")
     line.option("--admin-port", default=8081, type=port_number, help="admin port: health, metrics, status")
+    line.option(
+        "--processes",
+        default=1,
+        type=whole_number(1, 256),
+        metavar="N",
+        help="processes that share the data port, one a core at most; the admin port answers for all",
+    )
+    line.add_argument("--process-socket", type=Path, help=argparse.SUPPRESS)  # given by a supervisor to its processes
     line.option(
         "--log-dir",
         default=Path("sekisho-data/log"),
@@ -84,13 +93,18 @@ def main(arguments: list[str] | None = None) -> int:
         port=given.port,
         admin_host=given.admin_host,
         admin_port=given.admin_port,
+        processes=given.processes,
+        process_socket=given.process_socket,
         log_dir=given.log_dir,
         log_file_seconds=given.log_file_seconds,
         requests_in_flight_max=given.requests_in_flight_max,
         shutdown_grace_s=given.shutdown_grace_s,
     )
     try:
-        uvloop.run(serve(settings))
+        if settings.processes > 1 and settings.process_socket is None:
+            uvloop.run(supervise(settings, sys.argv[1:] if arguments is None else arguments))
+        else:
+            uvloop.run(serve(settings))
     except (ConfigurationError, ValueError) as error:
         print(f"sekisho-gateway: error: {error}", file=sys.stderr)
         return 2

@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from random import Random
 from typing import Any, Final
 
@@ -20,12 +21,15 @@ from gateway.catalogue import Catalogue
 from gateway.clock import monotonic, wall_us
 from gateway.edge.control_api import admin_api, data_api
 from gateway.edge.http_exchange import Receive, Scope, Send
+from gateway.edge.http_protocol import BoundedHeadProtocol
 from gateway.edge.outcomes_route import PATH as OUTCOMES_PATH
 from gateway.edge.outcomes_route import OutcomesRoute
 from gateway.edge.predict_route import PredictRoute
+from gateway.edge.supervisor_api import supervisor_api
 from gateway.experiments_file import read_experiments
 from gateway.feature_rows import FeatureAssembler
 from gateway.identifiers import uuid7_maker
+from gateway.merged_metrics import MergedMetrics
 from gateway.metrics import GatewayMetrics, StateCollector
 from gateway.predict import Predictor
 from gateway.prediction_log.log_writer import LogWriter
@@ -33,10 +37,14 @@ from gateway.prediction_log.parquet_spool import FileNames
 from gateway.routes_file import read_routes
 from gateway.scoring_ladder import ScoringLadder
 from gateway.settings import Settings
-from settings.ports import listen
+from gateway.supervisor import Supervisor
+from settings.ports import listen, listen_unix
 
 KEEP_ALIVE_S: Final = 75
 """Longer than the usual client's or load balancer's 60 s, so that it is they who close an idle connection."""
+
+DRAIN_TIMEOUT_S: Final = 15
+"""How long a request in flight may hold the stop up; far above any model's deadline. The log is closed after it."""
 
 GC_THRESHOLD: Final = 100_000
 """Allocations between two collections of the youngest generation, once everything made at start-up is frozen."""
@@ -80,8 +88,10 @@ async def serve(settings: Settings) -> None:
     routes = read_routes(settings.config)
     experiments = read_experiments(settings.experiments, routes)
     sockets = [
-        listen(settings.host, settings.port, "--port"),
-        listen(settings.admin_host, settings.admin_port, "--admin-port"),
+        listen(settings.host, settings.port, "--port", shared=settings.process_socket is not None),
+        listen_unix(settings.process_socket)
+        if settings.process_socket is not None
+        else listen(settings.admin_host, settings.admin_port, "--admin-port"),
     ]
     registry = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -93,9 +103,10 @@ async def serve(settings: Settings) -> None:
     catalogue = Catalogue(routes, experiments, redis, monotonic)
     admission = Admission(settings.requests_in_flight_max)
     metrics = GatewayMetrics(registry)
-    registry.register(StateCollector(catalogue.models, admission, log))
+    features = FeatureAssembler(reader, wall_us)
+    registry.register(StateCollector(catalogue.models, admission, features, log))
     new_id = uuid7_maker(wall_us, Random(os.urandom(32)))  # noqa: S311 - see identifiers.py
-    ladder = ScoringLadder(FeatureAssembler(reader, wall_us))
+    ladder = ScoringLadder(features)
     predictor = Predictor(admission, ladder, log, metrics, new_id, wall_us, monotonic)
     predict = PredictRoute(catalogue.models, predictor, metrics, new_id, monotonic)
     outcomes = OutcomesRoute(log, metrics, new_id, wall_us)
@@ -122,7 +133,7 @@ async def serve(settings: Settings) -> None:
 
     await asyncio.wait([asyncio.create_task(stop.wait()), *servers], return_when=asyncio.FIRST_COMPLETED)
     logger.info("draining", extra={"grace_s": settings.shutdown_grace_s})
-    predict.draining = True
+    predict.draining = outcomes.draining = True
     await asyncio.sleep(settings.shutdown_grace_s)
     data.should_exit = True
     await servers[0]
@@ -136,6 +147,19 @@ async def serve(settings: Settings) -> None:
     await servers[1]
     counts = log.counts()
     logger.info("stopped", extra={"rows_written": counts.written, "rows_dropped": counts.dropped})
+
+
+async def supervise(settings: Settings, arguments: Sequence[str]) -> None:
+    """Serve with several processes until SIGTERM or SIGINT. arguments: of this program, passed on to each of them.
+
+    Raises ConfigurationError before any process is started, and PortTaken.
+    """
+    read_experiments(settings.experiments, read_routes(settings.config))
+
+    def make_server(processes: dict[str, Path], metrics: MergedMetrics) -> uvicorn.Server:
+        return QuietServer(_server_config(supervisor_api(processes, metrics)))
+
+    await Supervisor(settings, arguments, make_server).run()
 
 
 def file_names() -> FileNames:
@@ -154,7 +178,7 @@ def _server_config(app: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHeadProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -162,4 +186,5 @@ def _server_config(app: Any) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,  # nothing here reads the client address, and the middleware costs a call a request
         timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=DRAIN_TIMEOUT_S,
     )

@@ -1,6 +1,6 @@
 """Rows for a model: every key of a request read at once, each stored row projected once, the pieces joined."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,8 +20,8 @@ from gateway.predict_request import EntityId, PredictRequest
 class RowReader(Protocol):
     """What the data path needs of the feature store: many keys in, their packed rows out, None where there is none."""
 
-    async def fetch(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Read the rows. Raises FeatureStoreUnavailable."""
+    def fetch(self, keys: Sequence[bytes]) -> Awaitable[list[bytes | None]]:
+        """Read the rows, in the order of the keys. What is awaited raises FeatureStoreUnavailable."""
         ...
 
 
@@ -41,13 +41,17 @@ class FeatureRows:
 
 
 class FeatureAssembler:
-    """Reads and joins feature rows."""
+    """Reads and joins feature rows. now_us: UTC microseconds, which ages are told by."""
 
-    __slots__ = ("_now_us", "_reader", "unreadable")
+    __slots__ = ("_now_us", "_reader", "faults", "reads_failed")
 
-    def __init__(self, reader: Any, now_us: Any) -> None:
+    def __init__(self, reader: RowReader, now_us: Callable[[], int]) -> None:
         self._reader, self._now_us = reader, now_us
-        self.unreadable = 0
+        self.reads_failed = 0
+        """Requests whose features could not be read."""
+
+        self.faults: dict[tuple[str, str], int] = {}
+        """Rows that were there and could not be used, by view and fault."""
 
     async def rows(self, plan: FeaturePlan, request: PredictRequest) -> FeatureRows:
         """Assemble the rows of every instance.
@@ -77,7 +81,7 @@ class FeatureAssembler:
         degraded: tuple[str, ...] = ()
         for view, row in zip(views, found, strict=True):
             if row.status:
-                degraded = _degraded(view, row, degraded)
+                degraded = self._degraded(view, row, degraded)
         return FeatureRows(plan, 1, inputs, [found], degraded)
 
     async def _many(self, plan: FeaturePlan, request: PredictRequest) -> FeatureRows:
@@ -116,7 +120,7 @@ class FeatureAssembler:
                     if own is None:
                         projected[at] = row_of_view
                     if row_of_view.status:
-                        degraded = _degraded(view, row_of_view, degraded)
+                        degraded = self._degraded(view, row_of_view, degraded)
                 of_instance.append(row_of_view)
             found.append(tuple(of_instance))
             pieces = [row_of_view.pieces for row_of_view in of_instance]
@@ -129,13 +133,19 @@ class FeatureAssembler:
         if not keys:
             return []
         try:
-            return await self._reader.fetch(keys)  # type: ignore[no-any-return]
+            return await self._reader.fetch(keys)
         except FeatureStoreUnavailable as error:
-            self.unreadable += 1
+            self.reads_failed += 1
             strict = next((view.name for view in views if view.fail_when_missing), None)
             if strict is not None:
                 raise FeaturesUnavailable(f"view {strict!r} has no defaults to fall back on: {error}") from error
             return [None] * len(keys)
+
+    def _degraded(self, view: ViewPlan, row: ProjectedRow, so_far: tuple[str, ...]) -> tuple[str, ...]:
+        if row.fault is not None:
+            self.faults[view.name, row.fault] = self.faults.get((view.name, row.fault), 0) + 1
+        name = view.degraded_by_status[row.status]
+        return so_far if name is None or name in so_far else (*so_far, name)
 
 
 def entity_key(entities: Mapping[str, EntityId], kind: str, where: str) -> bytes:
@@ -162,11 +172,6 @@ def _project(
     if view.fail_when_missing and row.status is FeatureStatus.MISSING:
         raise FeaturesMissing(f"view {view.name!r} has no row for this {view.entity}", f"entities.{view.entity}")
     return row
-
-
-def _degraded(view: ViewPlan, row: ProjectedRow, so_far: tuple[str, ...]) -> tuple[str, ...]:
-    name = view.degraded_by_status[row.status]
-    return so_far if name is None or name in so_far else (*so_far, name)
 
 
 def _overrides(plan: FeaturePlan, features: Mapping[str, Any]) -> dict[int, dict[str, Any]]:

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gateway.admission import Admission
+from gateway.feature_rows import FeatureAssembler
 from gateway.prediction_log.log_writer import LogWriter
 from gateway.served_models import ServedModel
 from telemetry.metrics import Counts, Histogram
@@ -78,8 +79,14 @@ class GatewayMetrics:
 class StateCollector:
     """What is read from the gateway's parts at the moment of a scrape."""
 
-    def __init__(self, models: Mapping[str, ServedModel], admission: Admission, log: LogWriter) -> None:
-        self._models, self._admission, self._log = models, admission, log
+    def __init__(
+        self,
+        models: Mapping[str, ServedModel],
+        admission: Admission,
+        features: FeatureAssembler,
+        log: LogWriter,
+    ) -> None:
+        self._models, self._admission, self._features, self._log = models, admission, features, log
 
     def collect(self) -> Iterable[Metric]:
         """Yield the families."""
@@ -96,6 +103,17 @@ class StateCollector:
             dropped.add_metric([reason], counts.dropped.get(reason, 0))
         yield dropped
         yield _gauge("sekisho_log_rows_pending", "Rows that wait for the log's writer", counts.pending)
+        yield CounterMetricFamily(
+            "sekisho_feature_reads_failed",
+            "Requests whose features could not be read",
+            value=self._features.reads_failed,
+        )
+        faults = CounterMetricFamily(
+            "sekisho_feature_faults", "Stored rows that could not be used", labels=["view", "fault"]
+        )
+        for labels, count in list(self._features.faults.items()):
+            faults.add_metric(labels, count)
+        yield faults
         yield from self._workers()
         yield from self._splits()
 

@@ -1,10 +1,10 @@
 """The data path: admit, assign, fetch and score, log, answer."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import Any, Final
 
 from experiments import UNASSIGNED, Assignment, Reason, assign
 from feature_store import InvalidEntityId, entity_id_bytes
@@ -25,6 +25,9 @@ from gateway.prediction_log.log_writer import LogWriter, entry_bytes
 from gateway.prediction_log.prediction_table import PredictionEntry
 from gateway.scoring_ladder import Scored, ScoringLadder
 from gateway.served_models import ServedModel
+
+NAME_CHARACTERS_SHOWN: Final = 64
+"""Of a caller's own name for something, in an error."""
 
 
 @dataclass(slots=True)
@@ -137,22 +140,24 @@ class Predictor:
 
 
 def check_names(model: ServedModel, request: PredictRequest) -> None:
-    """Refuse entities and features that no version of the model knows, and too many instances, naming the field."""
-    if not request.entities.keys() <= model.entities:
-        _refuse_entities(model, request.entities, "entities")
-    if not request.features.keys() <= model.request_features:
-        _refuse_features(model, request.features, "features")
+    """Refuse entities and features that no version of the model knows, and too many instances, naming the field.
+
+    While some version is not planned, nobody can say what it knows: names are then let pass.
+    """
+    if model.names_are_known:
+        _check_names(model, request.entities, request.features, "")
     if request.instances is None:
         return
-    if not 0 < len(request.instances) <= model.route.limits.instances_max:
+    if not request.instances:
+        raise InvalidRequest("give 1 instance or more, or leave `instances` out", "instances")
+    if len(request.instances) > model.route.limits.instances_max:
         raise TooManyInstances(
-            f"{len(request.instances)} instances; the route takes 1 to {model.route.limits.instances_max}", "instances"
+            f"{len(request.instances)} instances; the route takes at most {model.route.limits.instances_max}",
+            "instances",
         )
-    for i, instance in enumerate(request.instances):
-        if not instance.entities.keys() <= model.entities:
-            _refuse_entities(model, instance.entities, f"instances[{i}].entities")
-        if not instance.features.keys() <= model.request_features:
-            _refuse_features(model, instance.features, f"instances[{i}].features")
+    if model.names_are_known:
+        for i, instance in enumerate(request.instances):
+            _check_names(model, instance.entities, instance.features, f"instances[{i}].")
 
 
 def unit_of(model: ServedModel, request: PredictRequest) -> str | None:
@@ -191,8 +196,16 @@ def draw(call: Call, unit: str | None) -> Assignment:
         return _forced(model, call.forced_variant)
     if not model.experiments:
         return UNASSIGNED
-    attributes: dict[str, Any] = {**request.entities, **request.features}
-    return assign(model.experiments, unit, attributes)
+    return assign(model.experiments, unit, attributes_of(request))
+
+
+def attributes_of(request: PredictRequest) -> dict[str, Any]:
+    """Return what `where` may read: every entity and feature that has one value throughout the request."""
+    shared = {**request.entities, **request.features}
+    if not request.instances:
+        return shared
+    first, *others = [{**shared, **instance.entities, **instance.features} for instance in request.instances]
+    return {name: value for name, value in first.items() if all(o.get(name) == value for o in others)}
 
 
 def values_for_clients(scored: Scored) -> tuple[list[Any], list[str]]:
@@ -241,15 +254,14 @@ def _forced(model: ServedModel, name: str) -> Assignment:
     raise UnknownVariant(f"{name!r} is no variant of a running experiment; there are: {known}", "x-sekisho-variant")
 
 
-def _refuse_entities(model: ServedModel, entities: dict[str, EntityId], where: str) -> None:
-    kind = next(kind for kind in entities if kind not in model.entities)
-    known = ", ".join(sorted(model.entities)) or "none"
-    raise UnknownEntity(f"the model does not use the entity {kind[:64]!r}; it knows: {known}", f"{where}.{kind[:64]}")
-
-
-def _refuse_features(model: ServedModel, features: dict[str, Any], where: str) -> None:
-    name = next(name for name in features if name not in model.request_features)
-    known = ", ".join(sorted(model.request_features)) or "none"
-    raise UnknownFeature(
-        f"the model takes no feature {name[:64]!r} from a request; it takes: {known}", f"{where}.{name[:64]}"
-    )
+def _check_names(model: ServedModel, entities: Mapping[str, EntityId], features: Mapping[str, Any], where: str) -> None:
+    if not entities.keys() <= model.entities:
+        kind = next(kind for kind in entities if kind not in model.entities)[:NAME_CHARACTERS_SHOWN]
+        known = ", ".join(sorted(model.entities)) or "none"
+        raise UnknownEntity(f"the model does not use the entity {kind!r}; it knows: {known}", f"{where}entities.{kind}")
+    if not features.keys() <= model.request_features:
+        name = next(name for name in features if name not in model.request_features)[:NAME_CHARACTERS_SHOWN]
+        known = ", ".join(sorted(model.request_features)) or "none"
+        raise UnknownFeature(
+            f"the model takes no feature {name!r} from a request; it takes: {known}", f"{where}features.{name}"
+        )

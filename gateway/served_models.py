@@ -52,6 +52,9 @@ class ServedModel:
     request_features: frozenset[str] = field(default=frozenset())
     """Features that a request may send."""
 
+    names_are_known: bool = False
+    """Whether both are complete: a version that is not planned yet may want more."""
+
     def learn_names(self) -> None:
         """Work out which entities and features a request may name, from the versions that are planned."""
         plans = [served.planned.plan for served in self.versions.values() if served.planned is not None]
@@ -60,6 +63,7 @@ class ServedModel:
         if self.route.unit is not None:
             entities.add(self.route.unit)
         features = {name for plan in plans for name in (*plan.request_features, *plan.overridable)}
+        self.names_are_known = len(plans) == len(self.versions)
         self.entities = frozenset(entities)
         self.request_features = frozenset(features | set(self.route.attributes))
 

@@ -19,6 +19,12 @@ class Settings:
     port: int
     admin_host: str
     admin_port: int
+    processes: int
+    """How many processes share the data port."""
+
+    process_socket: Path | None
+    """In one of several processes: the Unix socket on which it serves its admin API to the supervisor."""
+
     log_dir: Path
     log_file_seconds: float
     """Age at which a log file is closed and becomes readable Parquet."""

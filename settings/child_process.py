@@ -1,5 +1,6 @@
 """Child processes that end with their parent, however that ends."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import IO, Final
 
 STOP_TIMEOUT_S: Final = 10.0
+
+LOG_TAIL_BYTES: Final = 64 * 1024
+"""How much of a log is read for its last lines."""
 
 # The kernel can send a process a signal when its parent dies (PR_SET_PDEATHSIG = 1), even by SIGKILL. It is set here by
 # a few lines that run in the child and then become the program: a preexec_fn could deadlock where the parent has
@@ -26,7 +30,8 @@ os.execv(sys.argv[3], sys.argv[3:])
 class ChildProcess:
     """One child. It is in a session of its own, so that a Ctrl-C in the terminal reaches the parent alone.
 
-    arguments: the program's absolute path, then its arguments. log_file: where its output goes; None discards it.
+    arguments: the program's absolute path, then its arguments. log_file: where its output goes; None discards it,
+    unless `inherit_output` sends it where this process's goes.
     death_signal: what it is sent when this process dies.
     """
 
@@ -37,13 +42,19 @@ class ChildProcess:
         log_file: Path | None = None,
         directory: Path | None = None,
         death_signal: signal.Signals = signal.SIGTERM,
+        inherit_output: bool = False,
     ) -> None:
         self._arguments, self._directory, self._death_signal = tuple(arguments), directory, death_signal
         self._process: subprocess.Popen[bytes] | None = None
+        self._inherit_output = inherit_output
         self.log_file = log_file
 
     def start(self) -> None:
-        """Start it. Raises OSError where it cannot be started."""
+        """Start it. Raises OSError where it cannot be started: FileNotFoundError where there is no such program."""
+        program = self._arguments[0]
+        # The shim would only find out in the child, where nobody hears of it.
+        if not (Path(program).is_absolute() and os.access(program, os.X_OK)):
+            raise FileNotFoundError(errno.ENOENT, "no such program", program)
         # The signal is sent when the *thread* that made the child ends, so that a child started from a worker thread
         # would die with that. It is made by a thread of its own, which ends only after it.
         made = threading.Event()
@@ -65,7 +76,16 @@ class ChildProcess:
         code = None if self._process is None else self._process.poll()
         if code is None:
             return None
-        return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        if code >= 0:
+            return f"exit code {code}"
+        known = -code in {number.value for number in signal.Signals}  # most real-time signals have no name
+        return signal.Signals(-code).name if known else f"signal {-code}"
+
+    def wait(self) -> str:
+        """Wait until it has ended, and say how. For a thread: it blocks."""
+        if self._process is not None:
+            self._process.wait()
+        return self.ended() or "never started"
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """End it: asked first, then killed. Harmless when it has ended already."""
@@ -80,14 +100,17 @@ class ChildProcess:
             process.wait()
 
     def last_lines(self, count: int = 5) -> str:
-        """Give the end of its log."""
+        """Give the end of its log; empty where it has none."""
         if self.log_file is None or not self.log_file.exists():
             return ""
-        return "\n".join(self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
+        with self.log_file.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+            tail = file.read(LOG_TAIL_BYTES)
+        return "\n".join(tail.decode("utf-8", "replace").splitlines()[-count:])
 
     def _run(self, made: threading.Event, failures: list[OSError]) -> None:
         shim = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(int(self._death_signal)), str(os.getpid())]
-        output: IO[bytes] | int = subprocess.DEVNULL
+        output: IO[bytes] | int | None = None if self._inherit_output else subprocess.DEVNULL
         try:
             if self.log_file is not None:
                 self.log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +119,7 @@ class ChildProcess:
                 [*shim, *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=subprocess.STDOUT,
+                stderr=None if self._inherit_output else subprocess.STDOUT,
                 cwd=self._directory,
                 start_new_session=True,
             )
@@ -104,7 +127,7 @@ class ChildProcess:
             failures.append(error)
             return
         finally:
-            if not isinstance(output, int):
+            if output is not None and not isinstance(output, int):
                 output.close()
             made.set()
         self._process.wait()

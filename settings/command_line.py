@@ -2,17 +2,21 @@
 
 import argparse
 import os
-from collections.abc import Mapping
-from typing import Any, NoReturn
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final, NoReturn
 
-VARIABLE_PREFIX = "SEKISHO_"
+VARIABLE_PREFIX: Final = "SEKISHO_"
+SWITCHED_ON: Final = frozenset({"1", "true", "yes", "on"})
+SWITCHED_OFF: Final = frozenset({"0", "false", "no", "off"})
 
 
 class CommandLine(argparse.ArgumentParser):
     """An argument parser whose options can also be given as environment variables.
 
     `--admin-port` may be given as `SEKISHO_ADMIN_PORT`; the flag wins. Help shows variable and default. Bad usage
-    prints the usage, one line that says what was wrong, and exits with code 2.
+    prints the usage and one line that says what was wrong, both on standard error, and exits with code 2.
     """
 
     def __init__(self, *args: Any, environment: Mapping[str, str] | None = None, **kwargs: Any) -> None:
@@ -22,40 +26,102 @@ class CommandLine(argparse.ArgumentParser):
         self._environment = os.environ if environment is None else environment
         self._required_options: list[tuple[str, str]] = []
 
+    def add_subparsers(self, **kwargs: Any) -> Any:
+        """Add commands, whose parsers read the same environment."""
+        kwargs.setdefault("parser_class", partial(type(self), environment=self._environment))
+        return super().add_subparsers(**kwargs)
+
     def option(self, flag: str, *, help: str, default: Any = None, required: bool = False, **kwargs: Any) -> None:  # noqa: A002 - argparse's own word
         """Add an option that `SEKISHO_<FLAG>` can set too.
 
-        A switch (`action="store_true"`) is set by the values 1, true, yes and on. `required` is satisfied by either.
+        A switch (`action="store_true"`) is set by the values 1, true, yes and on, and not by 0, false, no and off.
+        Several values (`nargs`) are separated by spaces. A variable that is empty counts as not given. `required` is
+        satisfied by either.
         """
-        destination = flag.removeprefix("--").replace("-", "_")
+        destination = _destination(flag)
         variable = VARIABLE_PREFIX + destination.upper()
-        given = self._environment.get(variable)
         switch = kwargs.get("action") == "store_true"
-        shown = "" if switch or default is None else f"; default {default}"
+        if switch:
+            default = bool(default)
         if required:
             self._required_options.append((flag, variable))
-            shown = "; required"
-        if given is not None:
-            default = given.strip().lower() in {"1", "true", "yes", "on"} if switch else given
-            choices = kwargs.get("choices")
-            if choices is not None and given not in choices:
-                self.error(f"{variable}={given}: choose one of {', '.join(map(str, choices))}")
-            if kwargs.get("nargs") in {"*", "+"}:
-                default = [kwargs.get("type", str)(part) for part in given.split()]
-        self.add_argument(flag, dest=destination, default=default, help=f"{help} [{variable}{shown}]", **kwargs)
+        shown = "; required" if required else "" if switch or default is None else f"; default {_text(default)}"
+        described = f"{help} [{variable}{shown.replace('%', '%%')}]"
+        given = _VariableText(self._environment.get(variable, "").strip())
+        added = self.add_argument(flag, dest=destination, default=given or default, help=described, **kwargs)
+        if given:
+            # argparse reads a default that is text as if it had been a flag's value, once it knows that the flag was
+            # not given and the command is the one that runs: so a wrong variable hurts nobody who does not use it.
+            added.type = _VariableReader(variable, added, switch=switch)
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse, then refuse what is required and was given neither as a flag nor as a variable."""
-        parsed = super().parse_args(args, namespace)
+        parsed, rest = super().parse_known_args(args, namespace)
         for flag, variable in self._required_options:
-            if getattr(parsed, flag.removeprefix("--").replace("-", "_")) is None:
+            if getattr(parsed, _destination(flag)) is None:
                 self.error(f"{flag} is required (or set {variable})")
-        return parsed
+        return parsed, rest
 
     def error(self, message: str) -> NoReturn:
-        """Print usage and the fault, and exit with code 2."""
-        self.print_usage()
+        """Print usage and the fault to standard error, and exit with code 2."""
+        self.print_usage(sys.stderr)
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+class _VariableText(str):
+    """A variable's text, told by its type from a flag's."""
+
+    __slots__ = ()
+
+
+class _VariableReader:
+    """Stands in for an option's `type` where its variable is set, and reads the variable's text as well."""
+
+    def __init__(self, variable: str, action: argparse.Action, *, switch: bool) -> None:
+        self._variable, self._switch = variable, switch
+        self._choices, self._count = action.choices, action.nargs
+        self._read: Callable[[str], Any] = action.type if callable(action.type) else str
+        self.__name__ = getattr(self._read, "__name__", "value")  # argparse's messages name the type by it
+
+    def __call__(self, text: str) -> Any:
+        if not isinstance(text, _VariableText):
+            return self._read(text)
+        try:
+            return self._from_variable(text)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{self._variable}={text}: {error}") from error
+
+    def _from_variable(self, text: str) -> Any:
+        if self._switch:
+            return self._switched(text)
+        if self._count is None:
+            return self._value(str(text))
+        parts = text.split()
+        if isinstance(self._count, int) and len(parts) != self._count:
+            raise argparse.ArgumentTypeError(f"give {self._count} values, separated by spaces")
+        return [self._value(part) for part in parts]
+
+    def _switched(self, text: str) -> bool:
+        if text.lower() not in SWITCHED_ON | SWITCHED_OFF:
+            raise argparse.ArgumentTypeError("give 1, true, yes or on; or 0, false, no or off")
+        return text.lower() in SWITCHED_ON
+
+    def _value(self, text: str) -> Any:
+        try:
+            value = self._read(text)
+        except (TypeError, ValueError) as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a valid {self.__name__}") from error
+        if self._choices is not None and value not in self._choices:
+            raise argparse.ArgumentTypeError(f"choose one of {', '.join(map(str, self._choices))}")
+        return value
+
+
+def _destination(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
+
+
+def _text(default: Any) -> str:
+    return " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
 
 
 def port_number(text: str) -> int:

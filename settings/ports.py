@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from pathlib import Path
 from typing import Final
 
 BACKLOG: Final = 2_048
@@ -16,18 +17,43 @@ class PortTaken(OSError):
         self.host, self.port, self.flag = host, port, flag
 
 
-def listen(host: str, port: int, flag: str) -> socket.socket:
-    """Listen on a TCP port. Raises PortTaken with the flag by which to move it, OSError for a wrong address."""
+def listen(host: str, port: int, flag: str, *, shared: bool = False) -> socket.socket:
+    """Listen on a TCP port. Raises PortTaken with the flag by which to move it, OSError for a wrong address.
+
+    shared: with SO_REUSEPORT, so that several processes of one user can listen, and the kernel spreads connections.
+    """
+    listener = reserve(host, port, flag, shared=shared)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def reserve(host: str, port: int, flag: str, *, shared: bool = False) -> socket.socket:
+    """Bind a TCP port without listening: with `shared`, a process keeps a port that way for its children."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
-        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise PortTaken(host, port, flag) from error
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """Listen on a Unix socket that only this user may open. Raises OSError."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
         raise
     listener.setblocking(False)
     return listener

@@ -3,6 +3,7 @@
 model list and OpenAPI on the data port; health, status and metrics on the admin port.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -123,6 +124,7 @@ def admin_api(
     async def status() -> dict[str, Any]:
         counts = log.counts()
         return {
+            "pid": os.getpid(),
             "models": {name: _status(catalogue, name) for name in catalogue.models},
             "requests_in_flight": admission.in_flight,
             "draining": is_draining(),

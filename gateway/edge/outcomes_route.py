@@ -24,6 +24,9 @@ OUTCOME_BYTES: Final = 512
 FUTURE_TOLERANCE: Final = timedelta(hours=1)
 """How far ahead of this machine's clock an outcome's time may be."""
 
+YEAR_1_US: Final = (datetime.min - datetime(1970, 1, 1)) // timedelta(microseconds=1)  # noqa: DTZ901, DTZ001 - both UTC
+"""The first instant that Python, and so a reader of the log, has a date for."""
+
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 _Metric = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]{0,127}$")]
 _PredictionId = Annotated[
@@ -43,7 +46,7 @@ class Outcome(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class OutcomesRoute:
-    """A bare ASGI callable.
+    """A bare ASGI callable. `draining` makes it ask clients to close their connections.
 
     Accepted outcomes are answered 202 with their number; a list is taken whole or not at all.
     """
@@ -54,19 +57,21 @@ class OutcomesRoute:
         self._log, self._metrics, self._new_id, self._now_us = log, metrics, new_id, now_us
         self._table = OutcomeTable()
         self._decoder = msgspec.json.Decoder(Annotated[list[Outcome], msgspec.Meta(min_length=1)] | Outcome)
+        self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request: 202, or a problem document."""
         headers = dict(scope["headers"])
         request_id = request_id_of(headers, self._new_id)
         answer_headers = [(REQUEST_ID, request_id.encode())]
+        if self.draining:
+            answer_headers.append((b"connection", b"close"))
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
             check_json(headers)
             given = decode_json(self._decoder, await read_body(headers, receive, BODY_BYTES_MAX))
-            outcomes = given if isinstance(given, list) else [given]
-            accepted = self._accept(outcomes)
+            accepted = self._accept(given if isinstance(given, list) else [given], listed=isinstance(given, list))
         except GatewayError as error:
             self._metrics.errors.add(error.code)
             status, more, body = problem.problem(error, request_id)
@@ -74,14 +79,15 @@ class OutcomesRoute:
         else:
             await respond(send, 202, answer_headers, b'{"accepted":%d}' % accepted, b"application/json")
 
-    def _accept(self, outcomes: list[Outcome]) -> int:
+    def _accept(self, outcomes: list[Outcome], *, listed: bool) -> int:
         if len(outcomes) > OUTCOMES_MAX:
             raise TooManyInstances(f"{len(outcomes)} outcomes; at most {OUTCOMES_MAX} are taken at once")
         now_us = self._now_us()
-        entries = [_entry(outcome, f"[{i}]" if len(outcomes) > 1 else "", now_us) for i, outcome in enumerate(outcomes)]
-        for index, entry in enumerate(entries):
-            if not self._log.offer(self._table, entry, OUTCOME_BYTES):
-                raise OutcomesNotAccepted(f"the outcome log is full; {index} of {len(entries)} outcomes were taken")
+        entries = [_entry(outcome, f"[{i}]" if listed else "", now_us) for i, outcome in enumerate(outcomes)]
+        if not self._log.has_room(len(entries), len(entries) * OUTCOME_BYTES):
+            raise OutcomesNotAccepted("the outcome log is full; none was taken")
+        for entry in entries:
+            self._log.offer(self._table, entry, OUTCOME_BYTES)
         return len(entries)
 
 
@@ -95,9 +101,10 @@ def _entry(outcome: Outcome, where: str, now_us: int) -> OutcomeEntry:
         raise InvalidRequest("a finite number is expected", f"{where}.value".lstrip("."))
     at_us = now_us
     if outcome.at is not None:
-        at = outcome.at.astimezone(UTC)
-        at_us = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+        at_us = (outcome.at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
         if at_us > now_us + FUTURE_TOLERANCE // timedelta(microseconds=1):
-            raise InvalidRequest(f"{at.isoformat()} lies in the future", f"{where}.at".lstrip("."))
+            raise InvalidRequest(f"{outcome.at.isoformat()} lies in the future", f"{where}.at".lstrip("."))
+        if at_us < YEAR_1_US:
+            raise InvalidRequest(f"{outcome.at.isoformat()} lies before the year 1 in UTC", f"{where}.at".lstrip("."))
     row = (outcome.row or 0) if by_prediction else None
     return OutcomeEntry(now_us, outcome.prediction_id, row, outcome.unit, outcome.metric, outcome.value, at_us)

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import pyarrow as pa
+
 from gateway.prediction_log.log_table import LogTable
 from gateway.prediction_log.parquet_spool import FileNames, OpenSpool, recover
 
@@ -23,6 +25,9 @@ ROWS_PER_APPEND_MAX: Final = 20_000
 FILE_ROWS_MAX: Final = 500_000
 FILE_BYTES_MAX: Final = 256 * 1024 * 1024
 CLOSE_TIMEOUT_S: Final = 30.0
+
+FileKey = tuple[str, str, pa.Schema]
+"""Rows share a file where table, partition and columns are the same."""
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +71,7 @@ class LogWriter:
         self._queue: deque[tuple[LogTable, Entry, int]] = deque()
         self._bytes_offered = self._bytes_taken = 0
         self._sequence = 0
-        self._open: dict[tuple[str, str, str], tuple[OpenSpool, int]] = {}
+        self._open: dict[FileKey, tuple[OpenSpool, int]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         # Two threads count: the loop what it offers and drops, the writer what it writes and drops. Each has its own
@@ -88,13 +93,17 @@ class LogWriter:
         """Queue an entry, or drop and count it. Never waits. Returns whether it was queued."""
         rows = entry.row_count
         self._offered += rows
-        if self._offered - self._written - self._lost_by_loop - self._lost_by_writer > ROWS_PENDING_MAX:
+        if self._rows_pending > ROWS_PENDING_MAX:
             return self._drop("rows_full", rows)
-        if self._bytes_offered - self._bytes_taken + entry_bytes > BYTES_PENDING_MAX:
+        if self._bytes_pending + entry_bytes > BYTES_PENDING_MAX:
             return self._drop("bytes_full", rows)
         self._bytes_offered += entry_bytes
         self._queue.append((table, entry, entry_bytes))
         return True
+
+    def has_room(self, rows: int, size: int) -> bool:
+        """Whether entries of so many rows and bytes in all would be queued, were they offered now."""
+        return self._rows_pending + rows <= ROWS_PENDING_MAX and self._bytes_pending + size <= BYTES_PENDING_MAX
 
     def counts(self) -> LogCounts:
         """Count rows by fate."""
@@ -116,6 +125,14 @@ class LogWriter:
             if self._thread.is_alive():
                 logger.error("the log was not written in time", extra={"rows_pending": self.counts().pending})
 
+    @property
+    def _rows_pending(self) -> int:
+        return self._offered - self._written - self._lost_by_loop - self._lost_by_writer
+
+    @property
+    def _bytes_pending(self) -> int:
+        return self._bytes_offered - self._bytes_taken
+
     def _drop(self, reason: str, rows: int) -> bool:
         self._lost_by_loop += rows
         self._dropped_by_loop[reason] = self._dropped_by_loop.get(reason, 0) + rows
@@ -127,14 +144,19 @@ class LogWriter:
         stopping = False
         while not stopping:
             stopping = self._stop.wait(APPEND_INTERVAL_S)
-            while self._queue:
-                self._append(self._take())
+            # Only what is there now. "While there is any" would, under load, append row by row without a pause, and
+            # take the interpreter lock from the event loop all the time.
+            waiting = len(self._queue)
+            while waiting:
+                taken = self._take(waiting)
+                waiting -= len(taken)
+                self._append(taken)
             self._close_files(everything=stopping)
 
-    def _take(self) -> list[tuple[LogTable, Entry]]:
+    def _take(self, entries_max: int) -> list[tuple[LogTable, Entry]]:
         taken: list[tuple[LogTable, Entry]] = []
         rows = 0
-        while self._queue and rows < ROWS_PER_APPEND_MAX:
+        while len(taken) < entries_max and rows < ROWS_PER_APPEND_MAX:
             table, entry, entry_bytes = self._queue.popleft()
             self._bytes_taken += entry_bytes
             taken.append((table, entry))
@@ -144,45 +166,63 @@ class LogWriter:
     def _append(self, taken: Sequence[tuple[LogTable, Entry]]) -> None:
         groups: dict[tuple[int, int], tuple[LogTable, list[Entry]]] = {}
         for table, entry in taken:
-            key = (id(table), entry.ts_us // 3_600_000_000)
-            groups.setdefault(key, (table, []))[1].append(entry)
+            group = (id(table), entry.ts_us // 3_600_000_000)
+            groups.setdefault(group, (table, []))[1].append(entry)
         for (_, hour), (table, entries) in groups.items():
             rows = sum(entry.row_count for entry in entries)
             try:
-                self._spool(table, hour).append(table.batch(entries))
-            except Exception as error:  # noqa: BLE001 - whatever one batch does, the thread must live and the rows be counted
-                reason = "disk" if isinstance(error, OSError) else "unwritable"
-                self._lost_by_writer += rows
-                self._dropped_by_writer[reason] = self._dropped_by_writer.get(reason, 0) + rows
-                logger.error("rows of the log were lost", extra={"rows": rows, "reason": repr(error)[:500]})  # noqa: TRY400
+                batch = table.batch(entries)
+            except Exception as error:  # noqa: BLE001 - whatever an entry holds, the thread must live
+                self._lose("unwritable", rows, error)
+                continue
+            key = (table.label, _partition(table, hour), table.schema)
+            try:
+                self._spool(key).append(batch)
+            except (OSError, pa.ArrowException) as error:
+                self._lose("disk", rows, error)
+                # The stream may end in half a batch, behind which nothing could be read: close it and begin another.
+                if key in self._open:
+                    self._close(key)
             else:
                 self._written += rows
 
-    def _spool(self, table: LogTable, hour: int) -> OpenSpool:
-        at = datetime.fromtimestamp(hour * 3600, UTC)
-        partition = f"{table.directory}/date={at:%Y-%m-%d}/hour={at:%H}"
-        key = (table.label, partition, str(id(table.schema)))
+    def _lose(self, reason: str, rows: int, error: Exception) -> None:
+        self._lost_by_writer += rows
+        self._dropped_by_writer[reason] = self._dropped_by_writer.get(reason, 0) + rows
+        logger.error("rows of the log were lost", extra={"rows": rows, "reason": repr(error)[:500]})
+
+    def _spool(self, key: FileKey) -> OpenSpool:
         opened = self._open.get(key)
         if opened is None:
+            _, partition, schema = key
             self._sequence += 1
             target = f"{partition}/{self._names.name(self._sequence)}.parquet"
-            opened = self._open[key] = (OpenSpool(self._root, target, table.schema), self._clock_us())
+            opened = self._open[key] = (OpenSpool(self._root, target, schema), self._clock_us())
         return opened[0]
 
     def _close_files(self, *, everything: bool) -> None:
         now_us = self._clock_us()
         for key, (spool, opened_us) in list(self._open.items()):
             old = now_us - opened_us > self._file_seconds * 1e6
-            if not (everything or old or spool.rows >= FILE_ROWS_MAX or spool.bytes >= FILE_BYTES_MAX):
-                continue
-            try:
-                spool.close()
-                self.closed_files += 1
-            except Exception as error:  # noqa: BLE001 - the stream stays on disk; the next start finishes it
-                reason = repr(error)[:500]
-                logger.error("a log file stays a stream", extra={"file": spool.path.name, "reason": reason})  # noqa: TRY400
-            finally:
-                del self._open[key]
+            if everything or old or spool.rows >= FILE_ROWS_MAX or spool.bytes >= FILE_BYTES_MAX:
+                self._close(key)
+
+    def _close(self, key: FileKey) -> None:
+        spool = self._open[key][0]
+        try:
+            spool.close()
+            self.closed_files += 1
+        except (OSError, pa.ArrowException) as error:
+            # It stays on disk, and the next start finishes it.
+            reason = repr(error)[:500]
+            logger.error("a log file stays a stream", extra={"file": spool.path.name, "reason": reason})  # noqa: TRY400
+        finally:
+            del self._open[key]
+
+
+def _partition(table: LogTable, hour: int) -> str:
+    at = datetime.fromtimestamp(hour * 3600, UTC)
+    return f"{table.directory}/date={at:%Y-%m-%d}/hour={at:%H}"
 
 
 def entry_bytes(inputs: Sequence[Any]) -> int:

@@ -46,9 +46,12 @@ class OpenSpool:
         self.rows = 0
         self.bytes = 0
         self._root = root
-        # Unbuffered: what is appended is with the operating system when `append` returns. The lock says "in use".
-        self._file = self.path.open("xb", buffering=0)
+        # Unbuffered: what is appended is with the operating system when `append` returns. The lock says "in use", and
+        # is taken under another name: between open and lock, a process that starts would take the file for an orphan.
+        unlocked = self.path.with_suffix(".new")
+        self._file = unlocked.open("xb", buffering=0)
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unlocked.rename(self.path)
         marked = schema.with_metadata({**(schema.metadata or {}), TARGET_KEY: target.encode()})
         self._writer = pa.ipc.new_stream(self._file, marked)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from feature_store import (
@@ -26,11 +27,14 @@ from feature_store import (
     RowWriter,
     UnknownFeature,
     UnknownView,
+    ViewChange,
     Wanted,
     WrongFeatureValue,
     apply_views,
+    freshness,
     open_redis,
     read_views,
+    registry,
     row_key,
 )
 from feature_store.arrow_columns import WrongColumn
@@ -41,6 +45,7 @@ from feature_store.feature_views import Feature
 from feature_store.freshness import sample_freshness
 from feature_store.row_loader import LoadReport, load_rows
 from feature_store.row_writer import EVENT_TIME_US_MAX
+from feature_store.schema_evolution import plan_change
 
 pytestmark = pytest.mark.integration
 
@@ -138,27 +143,35 @@ def test_where_one_view_is_refused_none_is_applied_and_every_conflict_is_told(se
     played(server, scene)
 
 
-def test_appliers_at_the_same_time_add_both_features_under_two_ids(server):
+def meddled(monkeypatch, server: EmbeddedRedis, times: int) -> None:
+    """Somebody else changes the view's revision, `times` times, just after `apply_views` has read it."""
+    left = iter(range(times))
+
+    def plan(name: str, declared: FeatureView, registered: RegisteredView | None) -> ViewChange:
+        if next(left, None) is not None:
+            with SyncRedis.from_url(server.url) as other:
+                other.hincrby("sekisho:view:means", "revision", 10)
+        return plan_change(name, declared, registered)
+
+    monkeypatch.setattr(registry, "plan_change", plan)
+
+
+def test_a_change_by_someone_else_meanwhile_makes_apply_look_again(server, monkeypatch):
     async def scene(redis: Redis) -> None:
         await applied(redis)
+        meddled(monkeypatch, server, times=2)
+        view = await applied(redis, FeatureView(entity="patient", max_age="2h", features=VIEW.features))
+        assert (view.revision, view.max_age_us) == (1 + 2 * 10 + 1, 2 * HOUR_US)
 
-        def with_feature(*names: str) -> FeatureView:
-            added = [Feature(name=name, dtype=Dtype.BOOL, default=True) for name in names]
-            return FeatureView(entity="patient", max_age="1h", features=[*VIEW.features, *added])
+    played(server, scene)
 
-        async def apply(name: str) -> None:
-            # A declaration that lacks what someone else has just added is refused; that person then adds to it.
-            for names in ((name,), ("x", "y")):
-                try:
-                    await apply_views(redis, {"means": with_feature(*names)})
-                except IncompatibleViews:
-                    continue
-                return
 
-        await asyncio.gather(apply("x"), apply("y"))
-        view = (await read_views(redis))["means"]
-        assert view.current_schema_id == 3
-        assert {column.name for column in view.current.columns} >= {"x", "y"}
+def test_a_registry_that_keeps_changing_is_given_up(server, monkeypatch):
+    async def scene(redis: Redis) -> None:
+        await applied(redis)
+        meddled(monkeypatch, server, times=1_000)
+        with pytest.raises(FeatureStoreUnavailable, match="5 attempts"):
+            await applied(redis, FeatureView(entity="patient", max_age="2h", features=VIEW.features))
 
     played(server, scene)
 
@@ -349,6 +362,19 @@ def test_one_entity_is_looked_up_feature_by_feature(server):
         assert {r.status for r in await look_up(redis, [view], "q", NOW_US)} == {"MISSING"}
         await redis.set(row_key("means", "q"), b"junk")
         assert {(r.status, bool(r.fault)) for r in await look_up(redis, [view], "q", NOW_US)} == {("MISSING", True)}
+
+    played(server, scene)
+
+
+def test_a_sample_ends_as_soon_as_it_is_full(server, monkeypatch):
+    monkeypatch.setattr(freshness, "KEYS_PER_SCAN", 10)
+
+    async def scene(redis: Redis) -> None:
+        view = await applied(redis)
+        await loaded(redis, view, table(patient=list(range(500)), radius=[1.0] * 500))
+        await redis.config_resetstat()
+        await sample_freshness(redis, [view], NOW_US, rows_per_view=10)
+        assert (await redis.info("commandstats"))["cmdstat_scan"]["calls"] < 5
 
     played(server, scene)
 

@@ -233,6 +233,19 @@ def test_an_endless_reply_is_cut_off(monkeypatch):
     played(scene)
 
 
+def test_many_replies_may_together_be_longer_than_one_may_be(monkeypatch):
+    monkeypatch.setattr(limits, "REPLY_BYTES_MAX", 1_000)
+
+    async def scene(server: ScriptedRedis) -> None:
+        connection = RedisConnection(server.url())
+        await connection.start()
+        for _round in range(20):
+            assert await ask(connection, b"ECHO", b"x" * 100) == b"x" * 100
+        await connection.close()
+
+    played(scene)
+
+
 def test_more_bytes_in_flight_than_the_limit_are_refused(monkeypatch):
     monkeypatch.setattr(limits, "BYTES_IN_FLIGHT_MAX", 200)
 

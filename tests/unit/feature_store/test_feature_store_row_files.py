@@ -101,6 +101,9 @@ def test_progress_of_a_file_that_changed_of_another_view_or_of_no_load_is_refuse
     path = progress_path(data, "v")
     with pytest.raises(CannotResume, match="no such file"):
         read_progress(path, data, "v")
+    write_progress(path, data, "v", -1)
+    with pytest.raises(CannotResume, match="other data"):
+        read_progress(path, data, "v")
     write_progress(path, data, "v", 1)
     with pytest.raises(CannotResume, match="other data"):
         read_progress(path, data, "w")

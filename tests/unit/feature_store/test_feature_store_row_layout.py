@@ -86,6 +86,14 @@ def test_a_bulk_batch_without_rows_is_no_rows():
     assert encode_rows(strings, {"a": column}, np.zeros(0, np.int64), 0) == []
 
 
+def test_text_and_numbers_under_a_null_are_not_stored():
+    layout = place_columns("v", 1, [Column("a", Dtype.STRING), Column("b", Dtype.INT32)])
+    text = ColumnValues(np.frombuffer(b"secret", np.uint8), np.array([True]), np.array([0, 6]))
+    number = ColumnValues(np.array([7], np.int32), np.array([True]))
+    (row,) = encode_rows(layout, {"a": text, "b": number}, np.array([1]), 2)
+    assert row == encoded(layout)
+
+
 def test_a_bulk_batch_with_an_unknown_feature_is_refused():
     layout = place_columns("v", 1, [Column("a", Dtype.FLOAT32)])
     with pytest.raises(UnknownFeature):
@@ -112,6 +120,14 @@ def test_a_changed_byte_that_no_writer_makes_is_a_corrupt_row(at, byte, says):
     row = bytearray(encoded(layout, flag=True, text="ab"))
     row[at] = byte
     with pytest.raises(CorruptRow, match=says):
+        layout.decode(bytes(row))
+
+
+def test_a_null_of_a_feature_that_does_not_exist_is_a_corrupt_row():
+    layout = place_columns("v", 1, [Column("flag", Dtype.BOOL)])
+    row = bytearray(encoded(layout, flag=True))
+    row[4], row[24] = 1, 2
+    with pytest.raises(CorruptRow, match="bitmap and flags disagree"):
         layout.decode(bytes(row))
 
 

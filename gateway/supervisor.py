@@ -1,0 +1,101 @@
+"""Several gateway processes on one data port: started, watched, restarted, stopped together."""
+
+import asyncio
+import logging
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+
+from gateway.merged_metrics import MergedMetrics
+from gateway.process_client import ProcessSilent, get
+from gateway.settings import Settings
+from settings.child_process import ChildProcess
+from settings.ports import listen, reserve
+
+RESTART_DELAY_S: Final = 1.0
+"""Between the end of a process and its successor's start: a process that cannot start must not spin."""
+
+READ_METRICS_S: Final = 5.0
+"""How often the processes' counters are read, so that little is lost of one that dies."""
+
+STOP_TIMEOUT_S: Final = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Keeps `count` processes serving. make_server: builds the admin port's server over sockets and metrics."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        child_arguments: Sequence[str],
+        make_server: Callable[[dict[str, Path], MergedMetrics], uvicorn.Server],
+    ) -> None:
+        self._settings, self._child_arguments, self._make_server = settings, tuple(child_arguments), make_server
+        self._children: dict[str, ChildProcess] = {}
+        self._sockets: dict[str, Path] = {}
+        self._metrics = MergedMetrics()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises PortTaken."""
+        settings = self._settings
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        # Kept for as long as this process lives, so that no other program takes the port while all processes restart.
+        with (
+            reserve(settings.host, settings.port, "--port", shared=True),
+            tempfile.TemporaryDirectory(prefix="sekisho-") as directory,
+        ):
+            admin_listener = listen(settings.admin_host, settings.admin_port, "--admin-port")
+            server = self._make_server(self._sockets, self._metrics)
+            serving = asyncio.create_task(server.serve([admin_listener]))
+            keepers = [
+                asyncio.create_task(self._keep(str(number), Path(directory) / f"{number}.sock"))
+                for number in range(settings.processes)
+            ]
+            reading = asyncio.create_task(self._read_metrics())
+            stopped = asyncio.create_task(stop.wait())
+            running: list[asyncio.Task[Any]] = [stopped, serving, reading, *keepers]
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in (*keepers, reading):
+                task.cancel()
+            await asyncio.gather(*keepers, reading, return_exceptions=True)
+            stopping = (asyncio.to_thread(child.stop, STOP_TIMEOUT_S) for child in self._children.values())
+            await asyncio.gather(*stopping)
+            server.should_exit = True
+            await serving
+            for task in done:
+                task.result()  # a keeper ends by a fault only: let it be seen
+
+    async def _keep(self, name: str, socket_path: Path) -> None:
+        while True:
+            child = ChildProcess(
+                [sys.executable, "-m", "gateway", *self._child_arguments, "--process-socket", str(socket_path)],
+                inherit_output=True,
+            )
+            child.start()
+            self._children[name], self._sockets[name] = child, socket_path
+            ending = await asyncio.to_thread(child.wait)
+            logger.error("a gateway process ended", extra={"number": name, "pid": child.pid, "ending": ending})
+            self._sockets.pop(name, None)
+            self._metrics.ended(name)
+            socket_path.unlink(missing_ok=True)  # noqa: ASYNC240 - one call, once a process's life
+            await asyncio.sleep(RESTART_DELAY_S)
+
+    async def _read_metrics(self) -> None:
+        while True:
+            await asyncio.sleep(READ_METRICS_S)
+            for name, socket_path in list(self._sockets.items()):
+                try:
+                    status, page = await get(socket_path, "/metrics")
+                except ProcessSilent:
+                    continue
+                if status == 200:
+                    self._metrics.read(name, page.decode())

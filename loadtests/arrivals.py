@@ -28,7 +28,7 @@ def poisson_arrivals_ns(rate_per_s: float, seconds: float, seed: int) -> list[in
     # Given their number, the arrivals of a Poisson process are uniform and independent (Ross, Stochastic Processes,
     # theorem 2.3.1); fixing the number at its mean makes every round offer exactly the stated rate.
     times_ns = np.sort(rng.uniform(0, seconds, round(rate_per_s * seconds))) * _NS
-    return times_ns.astype(np.int64).tolist()
+    return [int(time_ns) for time_ns in times_ns]
 
 
 class _TimerSpec(ctypes.Structure):

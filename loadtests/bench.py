@@ -1,6 +1,8 @@
 """`python -m loadtests.bench`: every stack, alternately, in one run."""
 
+import os
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -11,28 +13,31 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from loadtests.bar_chart import Bar, bar_chart
-from loadtests.bench_data import BenchData, make_bench_data
+from loadtests.bench_data import BenchData
+from loadtests.bench_models import make_bench_data
 from loadtests.bench_result import BenchResult, write_result
 from loadtests.cell import Cell
-from loadtests.child_process import ProcessFailed
 from loadtests.goals import check_goals
 from loadtests.loads import BATCH, CLOSED_LOADS, SIXTEEN, SIXTY_FOUR, Load, half_capacity, open_load
 from loadtests.machine import commit_of, describe_machine
 from loadtests.measure import GeneratorFailed, measure
 from loadtests.redis_server import RedisServer, RedisServerNotFound
 from loadtests.report import (
-    generator_note,
+    cost_rows,
     goal_rows,
     latency_rows,
     markdown_report,
+    notes,
+    readme_report,
     rich_table,
     throughput_rows,
     with_report,
 )
+from loadtests.stack_process import ProcessFailed
 from loadtests.stacks import PRODUCT, STACK_NAMES, YARDSTICK, RunningStacks, Stack, make_stacks
 from loadtests.summary import Summary, find, summarise
 from settings import CommandLine
-from settings.command_line import seconds, whole_number
+from settings.command_line import VARIABLE_PREFIX, seconds, whole_number
 
 ROUNDS, ROUNDS_MAX = 3, 100
 SECONDS, SECONDS_MAX = 3.0, 600.0
@@ -46,6 +51,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 RESULTS = PROJECT / "loadtests" / "results"
 CHART = PROJECT / "docs" / "images" / "benchmark.svg"
 PAGE = PROJECT / "docs" / "performance.md"
+README = PROJECT / "README.md"
 INTERRUPTED = 130
 
 _EPILOG = """\
@@ -84,6 +90,7 @@ def command_line() -> CommandLine:
 def main(arguments: list[str] | None = None) -> int:
     """Run. Returns 0; 1 where an answer was wrong or a process failed; 130 when interrupted."""
     given = command_line().parse_args(arguments)
+    _forget_settings()
     rounds = given.rounds or (QUICK_ROUNDS if given.quick else ROUNDS)
     cell_s = given.seconds or (QUICK_SECONDS if given.quick else SECONDS)
     console = Console()
@@ -177,6 +184,12 @@ def _round(
                 yield cell(stack, BATCH)
 
 
+def _forget_settings() -> None:
+    # What happens to be set for the programs under test would change what is measured.
+    for variable in [name for name in os.environ if name.startswith(VARIABLE_PREFIX)]:
+        del os.environ[variable]
+
+
 def _line(cell: Cell) -> str:
     result = cell.result
     errors = f"  [red]{sum(result.errors.values())} errors[/]" if result.errors else ""
@@ -191,9 +204,11 @@ def _show(result: BenchResult, console: Console, *, with_goals: bool) -> None:
     console.print(rich_table("Closed loop", throughput_rows(result.summaries)))
     console.print()
     console.print(rich_table("Open loop, from the intended send time; batches", latency_rows(result.summaries)))
-    note = generator_note(result.summaries)
-    if note:
-        console.print(f"\n{note}")
+    console.print()
+    console.print(rich_table("CPU time of a request in µs, by process; memory", cost_rows(result.summaries)))
+    console.print()
+    for note in notes(result.summaries):
+        console.print(note)
     if with_goals:
         console.print()
         console.print(rich_table("Goals", goal_rows(result.goals)))
@@ -204,7 +219,7 @@ def _show_errors(summaries: list[Summary], console: Console) -> bool:
     failed = [each for each in summaries if each.errors]
     for each in failed:
         for problem, count in each.errors.items():
-            console.print(f"[red]{each.stack}, {each.load}: {count} times {problem}[/]", highlight=False)
+            console.print(f"[red]{each.stack}, {each.load}: {problem} ({count} times)[/]", highlight=False)
     return bool(failed)
 
 
@@ -220,7 +235,8 @@ def _save(result: BenchResult) -> list[Path]:
     CHART.parent.mkdir(parents=True, exist_ok=True)
     CHART.write_text(_chart(result))
     PAGE.write_text(with_report(PAGE.read_text(), markdown_report(result)))
-    return [file, CHART, PAGE]
+    README.write_text(with_report(README.read_text(), readme_report(result)))
+    return [file, CHART, PAGE, README]
 
 
 def _chart(result: BenchResult) -> str:
@@ -240,4 +256,6 @@ def _bar_text(summary: Summary) -> str:
 
 
 if __name__ == "__main__":
+    # Being told to stop ends a run as Ctrl-C does: every process is ended, and the files are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

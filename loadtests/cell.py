@@ -25,6 +25,7 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
 class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     """What was measured after the warm-up. Latencies in ms; open loop counts them from the intended send time.
 
+    `seconds`: how long answers came; an open loop that the server does not keep up with goes on after its schedule.
     `unanswered` requests count with the time until the generator gave up, which is less than they would have taken.
     """
 
@@ -41,6 +42,9 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     unanswered: int
     errors: dict[str, int]
     units_by_version: dict[str, int]
+    generator_cpu_s: float
+    """Over its whole life."""
+
     generator_cpu_share: float
     """Of one core, while measuring."""
 
@@ -57,6 +61,9 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     result: CellResult
     cpu_s_per_1000: dict[str, float]
     """CPU seconds of 1,000 requests, by role of process."""
+
+    foreign_cores: float
+    """Cores that programs other than the stack, its Redis and the generator kept busy: what disturbed the figure."""
 
     memory_mb: dict[str, float]
     """Resident memory after the cell, by role of process."""

@@ -91,13 +91,13 @@ def _batch_saving(cells: dict[tuple[str, str], Cell]) -> float:
 
 
 GOALS = (
-    Goal("requests/s at 64 connections, x bare uvicorn", _throughput_against(YARDSTICK), 0.4, True),
-    Goal("requests/s at 64 connections, x an empty FastAPI route", _throughput_against(EMPTY_FASTAPI), 2, True),
-    Goal("requests/s at 64 connections, x FastAPI + httpx", _throughput_against(FASTAPI_HTTPX), 20, True),
-    Goal("requests/s at 64 connections, x one FastAPI process", _throughput_against(FASTAPI_MONOLITH), 4, True),
+    Goal("throughput at 64, x bare uvicorn", _throughput_against(YARDSTICK), 0.4, True),
+    Goal("throughput at 64, x an empty FastAPI route", _throughput_against(EMPTY_FASTAPI), 2, True),
+    Goal("throughput at 64, x FastAPI with httpx", _throughput_against(FASTAPI_HTTPX), 20, True),
+    Goal("throughput at 64, x one FastAPI process", _throughput_against(FASTAPI_MONOLITH), 4, True),
     Goal("p50 at 1 connection, x bare uvicorn", _p50_at_one, 2.5, False),
-    Goal("p99 at 1,000 requests/s offered, x bare uvicorn", _open_loop_p99, 3, False),
-    Goal("p99.9 at 1,000 requests/s offered, ms", _open_loop_p999_ms, P999_MS_MAX, False),
+    Goal("p99 at 1,000/s offered, x bare uvicorn", _open_loop_p99, 3, False),
+    Goal("p99.9 at 1,000/s offered, ms", _open_loop_p999_ms, P999_MS_MAX, False),
     Goal("p99 at half of capacity, x its own p50", _tail_at_half, 5, False),
-    Goal(f"CPU of {BATCH_INSTANCES} requests, x one of {BATCH_INSTANCES} instances", _batch_saving, 50, True),
+    Goal(f"CPU of {BATCH_INSTANCES} requests, x one batch", _batch_saving, 50, True),
 )

@@ -49,7 +49,7 @@ def parse_response(data: bytes) -> Response | None:
 
 
 class Connection(asyncio.Protocol):
-    """Sends one request at a time: `answered(connection, response)` follows each, `failed(connection, why)` at most once."""
+    """Sends one request at a time: `answered` is called after each, and `failed`, with the reason, at most once."""
 
     def __init__(
         self,

@@ -40,7 +40,7 @@ def describe_machine() -> Machine:
         cpu=_cpu_model(),
         cores=psutil.cpu_count() or 0,
         memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
-        kernel=platform.release(),
+        kernel=platform.release().partition("-")[0],  # what follows is the name of somebody's build
         python=platform.python_version(),
         packages={name: found for name in _PACKAGES if (found := _package_version(name))},
     )

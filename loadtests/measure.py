@@ -2,16 +2,18 @@
 
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import psutil
 
 from loadtests.bench_data import TREATMENT_BP, USERS, BenchData
 from loadtests.cell import Cell, CellResult, CellSpec
-from loadtests.child_process import ChildProcess, tied_to_parent
 from loadtests.loads import WARMUP_S, Load
+from loadtests.stack_process import StackProcess
 from loadtests.stacks import PATH, Stack
 
 GENERATOR_EXTRA_S = 30.0
@@ -27,7 +29,7 @@ class GeneratorFailed(RuntimeError):
 
 
 def measure(
-    stack: Stack, load: Load, round_number: int, seconds: float, processes: list[ChildProcess], data: BenchData
+    stack: Stack, load: Load, round_number: int, seconds: float, processes: list[StackProcess], data: BenchData
 ) -> Cell:
     """Put one load on one stack. Raises GeneratorFailed, and ProcessFailed where a process of the stack ended."""
     spec = CellSpec(
@@ -43,24 +45,26 @@ def measure(
         expected_file=None if stack.constant else str(data.expected_file),
         treatment_share=TREATMENT_BP / 10_000,
     )
-    before = _by_role(processes, ChildProcess.cpu_s)
+    before, busy_before_s, began_s = _by_role(processes, StackProcess.cpu_s), _machine_busy_s(), time.monotonic()
     result = _generate(stack.name, load.name, spec)
-    used = {role: after - before[role] for role, after in _by_role(processes, ChildProcess.cpu_s).items()}
+    used = {role: after - before[role] for role, after in _by_role(processes, StackProcess.cpu_s).items()}
+    foreign_s = _machine_busy_s() - busy_before_s - sum(used.values()) - result.generator_cpu_s
     return Cell(
         stack=stack.name,
         load=load.name,
         round=round_number,
         result=result,
         cpu_s_per_1000={role: cpu_s / max(1, result.answers_total) * 1000 for role, cpu_s in used.items()},
-        memory_mb=_by_role(processes, ChildProcess.memory_mb),
+        foreign_cores=max(0.0, foreign_s / (time.monotonic() - began_s)),
+        memory_mb=_by_role(processes, StackProcess.memory_mb),
     )
 
 
 def _generate(stack: str, load: str, spec: CellSpec) -> CellResult:
-    command = tied_to_parent([sys.executable, "-m", "loadtests.load_generator"])
+    # It ends by itself, so that nothing needs to end it should this process die.
     try:
         done = subprocess.run(
-            command,
+            [sys.executable, "-m", "loadtests.load_generator"],
             input=msgspec.json.encode(spec),
             capture_output=True,
             timeout=spec.warmup_s + spec.seconds + GENERATOR_EXTRA_S,
@@ -74,7 +78,13 @@ def _generate(stack: str, load: str, spec: CellSpec) -> CellResult:
     return msgspec.json.decode(done.stdout, type=CellResult)
 
 
-def _by_role(processes: list[ChildProcess], figure: Callable[[ChildProcess], float]) -> dict[str, float]:
+def _machine_busy_s() -> float:
+    # Stolen time is another machine's work on the same cores.
+    times = psutil.cpu_times()
+    return times.user + times.nice + times.system + times.irq + times.softirq + getattr(times, "steal", 0.0)
+
+
+def _by_role(processes: list[StackProcess], figure: Callable[[StackProcess], float]) -> dict[str, float]:
     sums: defaultdict[str, float] = defaultdict(float)
     for process in processes:
         sums[process.role] += figure(process)

@@ -11,7 +11,7 @@ from pathlib import Path
 import redis
 
 from loadtests.bench_data import FEATURES, VIEW, BenchData
-from loadtests.child_process import ChildProcess, ProcessFailed
+from loadtests.stack_process import ProcessFailed, StackProcess
 
 LOAD_TIMEOUT_S = 60.0
 
@@ -31,7 +31,7 @@ class RedisServer:
         self.url = f"unix://{self._socket}"
         options = ["--port", "0", "--unixsocket", str(self._socket), "--save", "", "--appendonly", "no"]
         command = [find_redis_server(), *options, "--dir", str(directory)]
-        self.process = ChildProcess("redis", "redis", command, directory)
+        self.process = StackProcess("redis", "redis", command, directory)
 
     def wait_until_ready(self) -> None:
         """Wait until it answers. Raises ProcessFailed."""
@@ -70,7 +70,7 @@ def _run_features(arguments: list[str], log_file: Path) -> None:
         command = [sys.executable, "-m", "feature_store", *arguments]
         code = subprocess.run(command, stdout=log, stderr=log, timeout=LOAD_TIMEOUT_S, check=False).returncode
     if code != 0:
-        raise ProcessFailed(f"sekisho-features {arguments[0]}", f"ended with code {code}", log_file)
+        raise ProcessFailed(f"sekisho-features {arguments[0]}", f"ended with code {code}", log_file.read_text())
 
 
 def _answers(client: "redis.Redis") -> bool:

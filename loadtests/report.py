@@ -4,10 +4,13 @@ from rich.table import Table
 
 from loadtests.bench_result import BenchResult
 from loadtests.goals import GoalResult
-from loadtests.loads import ONE, SIXTEEN, SIXTY_FOUR
-from loadtests.stacks import YARDSTICK
+from loadtests.load_generator import DRAIN_S
+from loadtests.loads import SIXTY_FOUR
+from loadtests.percentiles import spread
+from loadtests.stacks import PRODUCT, YARDSTICK
 from loadtests.summary import Summary, find
 
+ROLES = ("server", "gateway", "workers", "redis")
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 
@@ -19,47 +22,59 @@ class MarkersMissing(ValueError):
 
 
 Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
-"""Column headings, then rows of as many cells; the first two columns are text, the others figures."""
+"""Column headings, then rows of as many cells."""
 
 
 def throughput_rows(summaries: list[Summary]) -> Rows:
-    """Closed loop: requests a second, latencies and costs."""
-    heads = ("stack", "connections", "requests/s", "x yardstick", "p50 ms", "p99 ms", "CPU ms/request", "MB")
-    rows = []
-    for each in summaries:
-        if not each.load.startswith("closed-"):
-            continue
-        rate = f"{each.rate_per_s.median:,.0f}"
-        if each.rounds > 1:
-            rate += f" ({each.rate_per_s.least:,.0f}-{each.rate_per_s.most:,.0f})"
-        connections = each.load.removeprefix("closed-")
-        figures = (rate, _ratio(each.rate_ratio), _ms(each.p50_ms.median), _ms(each.p99_ms.median))
-        rows.append((each.stack, connections, *figures, _costs(each.cpu_s_per_1000, 3), _costs(each.memory_mb, 0)))
+    """Closed loop: requests a second, and how long one took."""
+    heads = ("stack", "conns", "req/s", "min-max", "x bare", "p50 ms", "p99 ms")
+    rows: list[tuple[str, ...]] = []
+    for each in _of(summaries, closed=True):
+        rate = each.rate_per_s
+        row = (
+            each.stack,
+            each.load.removeprefix("closed-"),
+            f"{rate.median:,.0f}",
+            f"{rate.least:,.0f}-{rate.most:,.0f}",
+        )
+        rows.append((*row, _ratio(each.rate_ratio), _ms(each.p50_ms.median), _ms(each.p99_ms.median)))
     return heads, rows
 
 
 def latency_rows(summaries: list[Summary]) -> Rows:
     """Open loop and batches: latencies from the intended send time."""
-    heads = ("stack", "load", "answered/s", "p50 ms", "p99 ms", "p99.9 ms", "p99 x yardstick", "unanswered")
-    rows = []
-    for each in summaries:
-        if each.load.startswith("closed-"):
-            continue
+    heads = ("stack", "load", "req/s", "p50 ms", "p99 ms", "p99.9 ms", "x bare")
+    rows: list[tuple[str, ...]] = []
+    for each in _of(summaries, closed=False):
         latencies = (_ms(each.p50_ms.median), _ms(each.p99_ms.median), _ms(each.p999_ms.median))
         answered = f"{each.rate_per_s.median:,.0f}"
-        rows.append((each.stack, each.load, answered, *latencies, _ratio(each.p99_ratio), f"{each.unanswered:,}"))
+        rows.append((each.stack, each.load, answered, *latencies, _ratio(each.p99_ratio)))
+    return heads, rows
+
+
+def cost_rows(summaries: list[Summary]) -> Rows:
+    """CPU time of a request in µs and resident memory in MB, by role of process."""
+    heads = ("stack", "load", *ROLES, "total", "MB")
+    rows: list[tuple[str, ...]] = []
+    for each in summaries:
+        # Seconds of 1,000 requests are milliseconds of one.
+        cpu_us = {role: cpu_s * 1e3 for role, cpu_s in each.cpu_s_per_1000.items()}
+        by_role = (f"{cpu_us[role]:,.0f}" if role in cpu_us else "-" for role in ROLES)
+        rows.append(
+            (each.stack, each.load, *by_role, f"{sum(cpu_us.values()):,.0f}", f"{sum(each.memory_mb.values()):,.0f}")
+        )
     return heads, rows
 
 
 def goal_rows(goals: list[GoalResult]) -> Rows:
     """Each goal, what it asks for, what was measured."""
     words = {True: "reached", False: "not reached", None: "not measured"}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for goal in goals:
         measured = "-" if goal.measured is None else f"{goal.measured:.2f}"
         asked = f"{'at least' if goal.at_least else 'at most'} {goal.bound:g}"
         rows.append((goal.text, words[goal.reached], asked, measured))
-    return ("goal", "", "asked", "measured"), rows
+    return ("goal", "", "asked", "found"), rows
 
 
 def rich_table(title: str, rows: Rows) -> Table:
@@ -67,7 +82,7 @@ def rich_table(title: str, rows: Rows) -> Table:
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     heads, body = rows
     for i, head in enumerate(heads):
-        table.add_column(head, justify="left" if i < 1 else "right", overflow="fold")
+        table.add_column(head, justify="left" if i < 1 else "right", no_wrap=True)
     for row in body:
         table.add_row(*row)
     return table
@@ -80,34 +95,70 @@ def markdown_table(rows: Rows) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (heads, rule, *body))
 
 
-def generator_note(summaries: list[Summary]) -> str | None:
-    """What the generator itself reached and cost against the yardstick, or None where that was not run."""
-    found = find(summaries, YARDSTICK, SIXTY_FOUR.name) or find(summaries, YARDSTICK, SIXTEEN.name)
-    found = found or find(summaries, YARDSTICK, ONE.name)
+def notes(summaries: list[Summary]) -> list[str]:
+    """What a reader of the tables must know besides: what the generator itself can do, and who did not keep up."""
+    late = [
+        f"{each.stack}, {each.load}: {each.unanswered:,} requests had no answer {DRAIN_S:g} s after the last was due. "
+        "They count with the time that they had waited."
+        for each in summaries
+        if each.unanswered
+    ]
+    found = find(summaries, YARDSTICK, SIXTY_FOUR.name)
     if found is None:
-        return None
-    return (
-        f"The load generator reached {found.rate_per_s.median:,.0f} requests/s against {YARDSTICK} ({found.load}), "
+        return late
+    reached = (
+        f"The load generator reached {found.rate_per_s.median:,.0f} requests/s against {YARDSTICK} at 64 connections, "
         f"with {found.generator_cpu_share:.0%} of one core."
     )
+    disturbed = spread([each.foreign_cores for each in summaries])
+    others = (
+        f"Other programs on the machine used {disturbed.median:.2f} of its cores while cells were measured, and "
+        f"{disturbed.most:.2f} in the worst; above a few hundredths, measure again."
+    )
+    return [reached, others, *late]
 
 
 def markdown_report(result: BenchResult) -> str:
     """Everything of a run that a page shows."""
     machine = result.machine
     origin = (
-        f"Run of {result.started_at[:10]}, commit `{result.commit}`: {result.rounds} rounds of "
-        f"{result.seconds:g} s a cell on {machine.cores} cores ({machine.cpu}), {machine.memory_gb:.0f} GB, Python {machine.python}, kernel "
-        f"{machine.kernel}. Medians; least and most round in brackets."
+        f"Run of {result.started_at[:10]}, commit `{result.commit}`: {result.rounds} rounds of {result.seconds:g} s a "
+        f"cell on {machine.cores} cores ({machine.cpu}), {machine.memory_gb:.0f} GB, Python {machine.python}, kernel "
+        f"{machine.kernel}. Figures are medians of the rounds."
     )
     parts = [
         origin,
+        "Closed loop:",
         markdown_table(throughput_rows(result.summaries)),
+        "Open loop and batches. Latencies are from the intended send time; the ratio is of p99:",
         markdown_table(latency_rows(result.summaries)),
-        generator_note(result.summaries) or "",
+        "CPU time of a request in µs, by process, and resident memory:",
+        markdown_table(cost_rows(result.summaries)),
+        *notes(result.summaries),
+        "Goals:",
         markdown_table(goal_rows(result.goals)),
     ]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(parts)
+
+
+def readme_report(result: BenchResult) -> str:
+    """The few figures of a run that the README shows."""
+    heads = ("", "requests/s, 64 connections", "x bare uvicorn", "p50 ms, 1 connection", "p99 ms, 16 connections")
+    rows: list[tuple[str, ...]] = []
+    for stack in dict.fromkeys(each.stack for each in result.summaries):
+        one, sixteen, many = (find(result.summaries, stack, f"closed-{n}") for n in (1, 16, 64))
+        if one is None or sixteen is None or many is None:
+            continue
+        name = f"**{stack}**" if stack == PRODUCT else stack
+        figures = (f"{many.rate_per_s.median:,.0f}", _ratio(many.rate_ratio))
+        rows.append((name, *figures, _ms(one.p50_ms.median), _ms(sixteen.p99_ms.median)))
+    machine = result.machine
+    origin = (
+        f"`make bench`, {result.started_at[:10]}, commit `{result.commit}`, {machine.cores} cores shared by all "
+        "programs and the load generator; medians of interleaved rounds; every answer checked against the model file. "
+        "Of these stacks only Sekisho writes a log of its predictions."
+    )
+    return f"{markdown_table((heads, rows))}\n\n{origin}"
 
 
 def with_report(page: str, report: str) -> str:
@@ -127,5 +178,5 @@ def _ratio(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}" if value < 1 else f"{value:.2f}"
 
 
-def _costs(by_role: dict[str, float], decimals: int) -> str:
-    return ", ".join(f"{role} {value:.{decimals}f}" for role, value in by_role.items())
+def _of(summaries: list[Summary], *, closed: bool) -> list[Summary]:
+    return [each for each in summaries if each.load.startswith("closed-") == closed]

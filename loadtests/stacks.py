@@ -5,10 +5,11 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from loadtests.bench_data import MODEL, BenchData
-from loadtests.child_process import ChildProcess, stop_all
+from loadtests.bench_data import LIGHTGBM_VERSION, MODEL, ONNX_VERSION, BenchData
+from loadtests.stack_process import StackProcess, stop_all
 
 PATH = f"/v1/models/{MODEL}:predict"
 YARDSTICK = "bare-uvicorn"
@@ -20,7 +21,7 @@ DEADLINE_MS = 1_000
 """Of the product's route. The others have none."""
 
 READY_TIMEOUT_S = 2.0
-_VERSIONS = ("1", "2")
+_VERSIONS = (ONNX_VERSION, LIGHTGBM_VERSION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class RunningStacks:
 
     def __init__(self, stacks: list[Stack], directory: Path) -> None:
         self._stacks, self._directory = stacks, directory
-        self._processes: dict[str, list[ChildProcess]] = {stack.name: [] for stack in stacks}
+        self._processes: dict[str, list[StackProcess]] = {stack.name: [] for stack in stacks}
 
     def __enter__(self) -> "RunningStacks":
         try:
@@ -67,7 +68,7 @@ class RunningStacks:
     def __exit__(self, *_exception: object) -> None:
         self.stop()
 
-    def processes(self, stack: Stack) -> list[ChildProcess]:
+    def processes(self, stack: Stack) -> list[StackProcess]:
         """The processes of one stack."""
         return self._processes[stack.name]
 
@@ -80,11 +81,11 @@ class RunningStacks:
         # All of them before the first is waited for: imports take seconds.
         started = []
         for stack, program in programs:
-            process = ChildProcess(f"{stack.name}-{program.name}", program.role, program.command, self._directory)
+            process = StackProcess(f"{stack.name}-{program.name}", program.role, program.command, self._directory)
             self._processes[stack.name].append(process)
             started.append((process, program))
         for process, program in started:
-            process.wait_until(lambda program=program: _is_ready(program))
+            process.wait_until(partial(_is_ready, program))
 
 
 def make_stacks(names: list[str], data: BenchData, redis_url: str, directory: Path) -> list[Stack]:

@@ -30,6 +30,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     unanswered: int
     errors: dict[str, int]
     generator_cpu_share: float
+    foreign_cores: float
+    """Of the worst round."""
 
 
 def summarise(cells: Iterable[Cell]) -> list[Summary]:
@@ -75,6 +77,7 @@ def _summary(cells: list[Cell], yardstick: dict[tuple[str, int], Cell]) -> Summa
         unanswered=sum(result.unanswered for result in results),
         errors=dict(errors),
         generator_cpu_share=spread([result.generator_cpu_share for result in results]).median,
+        foreign_cores=max(cell.foreign_cores for cell in cells),
     )
 
 

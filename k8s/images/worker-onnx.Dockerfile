@@ -14,6 +14,8 @@ FROM python:3.12-slim
 RUN groupadd --gid 10001 sekisho \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin sekisho
 COPY --from=build /opt/sekisho /opt/sekisho
+# ONNX Runtime would send usage data to its maker, and keep a device id in the user's home.
+ENV ORT_DISABLE_TELEMETRY=1
 ENV PATH=/opt/sekisho/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1

@@ -37,8 +37,8 @@ def lightgbm_scorer(file: Path) -> Scorer:
     booster = lightgbm.Booster(model_file=file)
 
     def score(rows: list[list[float]]) -> list[float]:
-        scores: list[float] = booster.predict(np.asarray(rows, dtype=np.float32), num_threads=1).tolist()
-        return scores
+        scores = booster.predict(np.asarray(rows, dtype=np.float32), num_threads=1)
+        return [float(score) for score in np.asarray(scores)]
 
     return score
 

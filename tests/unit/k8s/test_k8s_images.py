@@ -112,6 +112,10 @@ def test_only_the_image_that_runs_lightgbm_installs_openmp():
     ]
 
 
+def test_the_image_that_runs_onnx_runtime_sends_its_maker_nothing():
+    assert [d.image for d in dockerfiles() if "ORT_DISABLE_TELEMETRY=1" in d.values("ENV")] == ["sekisho-worker-onnx"]
+
+
 @on_every_image
 def test_the_build_context_lets_through_what_the_image_copies(image):
     lines = (ROOT / ".dockerignore").read_text().splitlines()

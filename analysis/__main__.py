@@ -13,7 +13,7 @@ from analysis.drift_report import Thresholds
 from analysis.errors import AnalysisError
 from analysis.profiling import BINS_DEFAULT, BINS_LIMIT, CATEGORIES_MAX_DEFAULT
 from settings import CommandLine
-from settings.command_line import VARIABLE_PREFIX, whole_number
+from settings.command_line import whole_number
 
 PIPE_WIDTH = 120
 """Columns of a table that does not go to a terminal, where nobody says how wide it may be."""
@@ -28,9 +28,6 @@ Command = Callable[[argparse.Namespace, Console], int]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 no drift (or done), 1 failed, 2 bad usage, 3 drift."""
     arguments = command_line().parse_args(argv)
-    for flag in arguments.required:
-        if getattr(arguments, flag) is None:
-            arguments.error(f"--{flag} is required (or set {VARIABLE_PREFIX}{flag.upper()})")
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, highlight=False, emoji=False)
     try:
         code: int = arguments.command(arguments, console)
@@ -52,7 +49,7 @@ def command_line() -> CommandLine:
 
 
 def _add_profile(added: "argparse._SubParsersAction[CommandLine]") -> None:
-    parser = _command(added, "profile", commands.profile, required=("data", "model", "output"))
+    parser = _command(added, "profile", commands.profile)
     data_help = "Parquet or CSV files (a path or a quoted pattern), or the directory of a prediction log"
     parser.option("--data", help=data_help, required=True, metavar="PATH")
     parser.option("--model", help="the model's name", required=True, metavar="NAME")
@@ -71,7 +68,7 @@ def _add_profile(added: "argparse._SubParsersAction[CommandLine]") -> None:
 
 def _add_drift(added: "argparse._SubParsersAction[CommandLine]") -> None:
     thresholds = Thresholds()
-    parser = _command(added, "drift", commands.drift, required=("log", "model"))
+    parser = _command(added, "drift", commands.drift)
     log_help = "the predictions root, or the directory that holds it as predictions/"
     parser.option("--log", help=log_help, required=True, type=Path, metavar="DIR")
     parser.option("--model", help="the model's name", required=True, metavar="NAME")
@@ -101,12 +98,9 @@ def _add_drift(added: "argparse._SubParsersAction[CommandLine]") -> None:
     parser.option("--prometheus", help="write the report as Prometheus text", type=Path, metavar="FILE")
 
 
-def _command(
-    added: "argparse._SubParsersAction[CommandLine]", name: str, run: Command, required: tuple[str, ...]
-) -> CommandLine:
-    # `required` is checked in `main`: argparse does not ask a subcommand's parser whether everything was given.
+def _command(added: "argparse._SubParsersAction[CommandLine]", name: str, run: Command) -> CommandLine:
     parser = added.add_parser(name, help=run.__doc__, description=run.__doc__)
-    parser.set_defaults(command=run, error=parser.error, required=required)
+    parser.set_defaults(command=run, error=parser.error)
     return parser
 
 

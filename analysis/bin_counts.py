@@ -88,7 +88,7 @@ def count_slices(rows: ibis.Table) -> ibis.Table:
     return keyed.group_by("version", "variant").agg(
         rows=keyed.count(),
         weight=keyed.sample_weight.sum(),
-        static_rows=keyed.static.sum(),
+        static_rows=keyed.count(where=keyed.static),
         first_row=keyed.ts.min(),
         last_row=keyed.ts.max(),
     )

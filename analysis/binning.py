@@ -20,8 +20,9 @@ def cut_numeric_bins(ordered: Floats, bins_max: int) -> NumericBins:
     sizes = np.diff(np.append(starts, ordered.size))
     lower = ordered[starts]
     # Scaled before it is summed: the sum of values near the largest float would overflow.
-    centres = np.add.reduceat(ordered / np.repeat(sizes, sizes), starts)
-    # A mean of equal floats may round out of its bin.
+    with np.errstate(over="ignore"):
+        centres = np.add.reduceat(ordered / np.repeat(sizes, sizes), starts)
+    # A mean of equal floats may round out of its bin, and of the largest ones out of the floats.
     highest = ordered[np.append(starts[1:], ordered.size) - 1]
     centres = np.clip(centres, lower, highest)
     return NumericBins(tuple(lower.tolist()), float(ordered[-1]), tuple(centres.tolist()))

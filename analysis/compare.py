@@ -62,10 +62,11 @@ def compare(
     thresholds = thresholds or Thresholds()
     window = LogWindow(model=model, version=version, start=start, end=end, include_shadow=include_shadow)
     with open_log(log_dir, window, threads=threads) as log:
-        slices, described = _describe(log, rows_served)
+        lines = _slice_lines(log)
         counted = _Counting(log, profile, score_profiles)
         features, feature_findings = _features(counted, by_variant, thresholds)
-        predictions, prediction_findings = _predictions(counted, slices, thresholds)
+        scored = sorted({line["version"] for line in lines if line["rows"] > line["static_rows"]})
+        predictions, prediction_findings = _predictions(counted, scored, thresholds)
         views = list(_views(counted, thresholds))
         unknown = counted.features_not_in_baseline()
     # All at once: the chance of a false alarm grows with everything that was looked at.
@@ -82,9 +83,9 @@ def compare(
             start=profile.start,
             end=profile.end,
         ),
-        window=described,
+        window=_window(window, lines, rows_served),
         thresholds=thresholds,
-        slices=slices,
+        slices=_served_slices(lines),
         features=worst_first(column for column in judged if column.kind == "feature"),
         predictions=worst_first(column for column in judged if column.kind == "prediction"),
         quality=tuple(sorted(findings, key=lambda f: (f.share_baseline - f.share, f.name, f.kind))),
@@ -146,30 +147,35 @@ class _Counting:
         return counts_by_slice(self._log.fetch(count_bins(rows, column, kind, bins_of.bins)), bins_of.bins.places)
 
 
-def _describe(log: PredictionLog, rows_served: int | None) -> tuple[tuple[ServedSlice, ...], Window]:
-    lines: list[dict[str, Any]] = []
-    for part in log.parts:
-        lines += log.fetch(count_slices(log.rows(part))).to_pylist()
+def _slice_lines(log: PredictionLog) -> list[dict[str, Any]]:
+    lines = [line for part in log.parts for line in log.fetch(count_slices(log.rows(part))).to_pylist()]
     if not lines:
         raise NoRows(log.root, str(log.window))
+    return lines
+
+
+def _served_slices(lines: Sequence[dict[str, Any]]) -> tuple[ServedSlice, ...]:
     rows: dict[tuple[str, str], int] = {}
     for line in lines:
         key = (line["version"], line["variant"])
         rows[key] = rows.get(key, 0) + line["rows"]
+    return tuple(ServedSlice(*key, count) for key, count in sorted(rows.items()))
+
+
+def _window(log_window: LogWindow, lines: Sequence[dict[str, Any]], rows_served: int | None) -> Window:
     weight = sum(line["weight"] for line in lines)
-    window = Window(
-        start=log.window.start,
-        end=log.window.end,
+    return Window(
+        start=log_window.start,
+        end=log_window.end,
         first_row=min(line["first_row"] for line in lines),
         last_row=max(line["last_row"] for line in lines),
-        rows=sum(rows.values()),
+        rows=sum(line["rows"] for line in lines),
         weight=weight,
         static_rows=sum(line["static_rows"] for line in lines),
         rows_served=rows_served,
         coverage=weight / rows_served if rows_served else None,
-        shadow_included=log.window.include_shadow,
+        shadow_included=log_window.include_shadow,
     )
-    return tuple(ServedSlice(*key, count) for key, count in sorted(rows.items())), window
 
 
 def _features(
@@ -198,12 +204,12 @@ def _features(
 
 
 def _predictions(
-    counting: _Counting, slices: Sequence[ServedSlice], thresholds: Thresholds
+    counting: _Counting, versions: Sequence[str], thresholds: Thresholds
 ) -> tuple[list[ColumnDrift], list[QualityFinding]]:
     columns: list[ColumnDrift] = []
     findings: list[QualityFinding] = []
     for output in counting.outputs():
-        for version in sorted({one.version for one in slices}):
+        for version in versions:
             subject = ColumnDrift(
                 kind="prediction",
                 name=output,

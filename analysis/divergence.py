@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 Counts = NDArray[np.float64]
 
@@ -83,7 +83,7 @@ def chi_square(reference: Counts, current: Counts) -> ChiSquare:
     expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
     statistic = float(np.sum(np.square(table - expected) / expected))
     degrees = reference.size - 1
-    return ChiSquare(statistic, degrees, float(stats.chi2.sf(statistic, degrees)))
+    return ChiSquare(statistic, degrees, float(special.chdtrc(degrees, statistic)))
 
 
 def _occupied(reference: Counts, current: Counts) -> tuple[Counts, Counts]:

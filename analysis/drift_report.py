@@ -21,8 +21,8 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     """Distances of the window from the baseline. None where a statistic does not fit the kind of column.
 
     `js_distance` is in base 2, 0 to 1. `wasserstein` is in standard deviations of the baseline. `chi_square` is
-    Pearson's. `p_value` is the chi-square test's, and like `p_value_adjusted` (Benjamini-Hochberg) it is given only
-    under 1,000 rows.
+    Pearson's. `p_value` is the chance of such a PSI, or of so many values out of range, without a change; like
+    `p_value_adjusted` (Benjamini-Hochberg) it is given only under 1,000 rows.
     """
 
     psi: float

@@ -91,10 +91,11 @@ def _folded(bars: Sequence[Bar]) -> list[Bar]:
     some = [bar for bar in bars if bar.baseline or bar.current]
     if len(some) <= CATEGORIES_SHOWN_MAX + 1:
         return some
-    ranked = sorted(some, key=lambda bar: -max(bar.baseline, bar.current))
-    rest = ranked[CATEGORIES_SHOWN_MAX:]
+    least = sorted(max(bar.baseline, bar.current) for bar in some)[-CATEGORIES_SHOWN_MAX]
+    shown = [bar for bar in some if max(bar.baseline, bar.current) >= least][:CATEGORIES_SHOWN_MAX]
+    rest = [bar for bar in some if bar not in shown]
     together = Bar(f"{len(rest)} further", sum(bar.baseline for bar in rest), sum(bar.current for bar in rest))
-    return [*ranked[:CATEGORIES_SHOWN_MAX], together]
+    return [*shown, together]
 
 
 def _without_empty_ends(bars: Sequence[Bar]) -> list[Bar]:

@@ -15,6 +15,7 @@ from analysis.report_words import (
     finding_title,
     headline,
     model_title,
+    slice_words,
     statistic_values,
     verdict_words,
     window_words,
@@ -65,9 +66,7 @@ def _asset(name: str) -> str:
 
 def _header(report: DriftReport) -> str:
     _, _, sentence = headline(report).partition(": ")
-    versions = ", ".join(
-        f"{one.version}{f' ({one.variant})' if one.variant else ''}: {one.rows:,}" for one in report.slices
-    )
+    versions = ", ".join(slice_words(one) for one in report.slices)
     baseline = f"{report.baseline.rows:,} rows"
     if report.baseline.version:
         baseline += f" of version {report.baseline.version}"

@@ -183,9 +183,7 @@ def parquet_schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
-        raise UnreadableFile(
-            path, "is not a readable Parquet file; move it out of the log to go on without it"
-        ) from error
+        raise UnreadableFile(path, "is not a readable Parquet file; move it away to go on without it") from error
 
 
 def _files(root: Path, window: LogWindow) -> Iterator[Path]:

@@ -124,10 +124,15 @@ class ColumnCutter:
         return self._categories(name, column, weights)
 
     def _numbers(self, name: str, column: pa.ChunkedArray, weights: Floats) -> ColumnProfile:
-        values: Floats = column.cast(pa.float64(), safe=False).to_numpy()
+        values: Floats = (
+            column.cast(pa.float64(), safe=False).to_numpy() + 0.0
+        )  # which makes -0.0 the 0.0 that it equals
+        # Sorted once for all that follows: sums then round alike, whatever the order that the rows came in.
+        order = np.argsort(values, kind="stable")
+        values, weights = values[order], weights[order]
         known = ~np.isnan(values)
         finite = np.isfinite(values)
-        ordered = np.sort(values[finite])
+        ordered = values[finite]
         bins: NumericBins | CategoryBins
         if ordered.size:
             bins = cut_numeric_bins(ordered, self._bins)

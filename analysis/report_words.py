@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Final
 
-from analysis.drift_report import ColumnDrift, DriftReport, QualityFinding, Statistics, Verdict, Window
+from analysis.drift_report import ColumnDrift, DriftReport, QualityFinding, ServedSlice, Statistics, Verdict, Window
 from contracts.prediction_record import OUTPUT_PREFIX
 
 _VERDICTS: Final[dict[Verdict, str]] = {
@@ -69,6 +69,12 @@ def headline(report: DriftReport) -> str:
         _counted(len(report.quality), "data quality finding") if report.quality else "",
     ]
     return f"{title}: {', '.join(filter(None, parts))} ({_counted(compared, 'column')} compared)"
+
+
+def slice_words(served: ServedSlice) -> str:
+    """Say how many rows a version served under a variant."""
+    variant = f" ({served.variant})" if served.variant else ""
+    return f"{served.version or 'none'}{variant}: {served.rows:,}"
 
 
 def window_words(window: Window) -> str:

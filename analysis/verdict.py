@@ -17,7 +17,8 @@ from analysis.divergence import (
     wasserstein,
 )
 from analysis.drift_report import Bar, ColumnDrift, Shares, Statistics, Thresholds
-from analysis.noise_floor import benjamini_hochberg, psi_noise_floor
+from analysis.noise_floor import benjamini_hochberg, out_of_range_p_value, psi_noise_floor
+from analysis.permutation import psi_p_value
 from analysis.profile import CategoryBins, ColumnProfile, NumericBins, counts_of
 
 SMALL_SAMPLE_ROWS: Final = 1_000
@@ -117,7 +118,6 @@ def _statistics(column: ColumnProfile, reference: Sample, current: Sample, thres
     occupied = int(np.count_nonzero(p + q))
     floor = psi_noise_floor(reference.valued, current.valued, occupied)
     numeric = isinstance(column.bins, NumericBins)
-    test = chi_square(p, q)
     small = min(reference.valued, current.valued) < SMALL_SAMPLE_ROWS
     return Statistics(
         psi=population_stability_index(p, q),
@@ -125,9 +125,28 @@ def _statistics(column: ColumnProfile, reference: Sample, current: Sample, thres
         js_distance=jensen_shannon_distance(p, q),
         ks=kolmogorov_smirnov(p, q) if numeric else None,
         wasserstein=_standardised_wasserstein(column, p, q),
-        chi_square=None if numeric else test.statistic,
-        p_value=test.p_value if small else None,
+        chi_square=None if numeric else chi_square(p, q).statistic,
+        p_value=_p_value(column.bins, reference, current) if small else None,
     )
+
+
+def _p_value(bins: NumericBins | CategoryBins, reference: Sample, current: Sample) -> float:
+    """The chance of such a difference without a change: of values within range, or of those outside it."""
+    p, q = reference.counts, current.counts
+    if isinstance(bins, CategoryBins):
+        return psi_p_value(p, q)
+    # Out of range, the baseline has nothing because its own extremes made the range: labels cannot be exchanged there.
+    # Left as bins of their own in the permutation, they raised false alarms from 5 % to 7 % (569 rows against 300).
+    within = psi_p_value(_ends_joined(p), _ends_joined(q))
+    outside = out_of_range_p_value(reference.valued, current.valued, float(q[0] + q[-1]))
+    return min(1.0, 2 * min(within, outside))
+
+
+def _ends_joined(counts: Counts) -> Counts:
+    joined = counts[1:-1].copy()
+    joined[0] += counts[0]
+    joined[-1] += counts[-1]
+    return joined
 
 
 def _standardised_wasserstein(column: ColumnProfile, reference: Counts, current: Counts) -> float | None:

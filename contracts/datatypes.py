@@ -20,6 +20,7 @@ DTYPE_BY_DATATYPE: Final[dict[str, np.dtype[Any]]] = {
 }
 """Every datatype of fixed width. BYTES, whose elements vary in length, has none."""
 
+BOOL: Final = "BOOL"
 BYTES: Final = "BYTES"
 DATATYPES: Final = frozenset(DTYPE_BY_DATATYPE) | {BYTES}
 FLOATS: Final = frozenset({"FP16", "FP32", "FP64"})

@@ -6,6 +6,8 @@ feature rows by it, and analysis finds the baseline profile through it.
 
 import hashlib
 import re
+from datetime import datetime
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -15,16 +17,27 @@ from contracts.datatypes import BYTES, DATATYPES
 
 FILE_NAME: Final = "manifest.json"
 MANIFEST_BYTES_MAX = 4 * 1024 * 1024
-NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
-"""Models, versions, variants and experiments: safe in a path, a URL, a metric label and a file name."""
+NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$(?!\n)"
+"""Models, versions, variants and experiments: safe in a path, a URL, a metric label and a file name.
+
+`(?!\\n)` because `$` alone allows a newline at the end.
+"""
+
+TENSORS_MAX: Final = 64
+TENSOR_NAME_CHARACTERS_MAX: Final = 256
+TENSOR_DIMENSIONS_MAX: Final = 8
+ROW_ELEMENTS_MAX: Final = 1 << 24
+"""Elements of one row of one tensor, so that a mistyped shape is told and not allocated."""
 
 REQUEST_SOURCE: Final = "request"
 """The view name of a feature reference whose value the caller sends."""
 
-_FEATURE_REFERENCE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,63}:[A-Za-z_][A-Za-z0-9_]{0,63}$")
+_FEATURE_REFERENCE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}:[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 _HASH_CHUNK_BYTES = 1 << 20
 
 Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
+_TensorName = Annotated[str, msgspec.Meta(min_length=1, max_length=TENSOR_NAME_CHARACTERS_MAX)]
+_Shape = Annotated[tuple[int, ...], msgspec.Meta(min_length=1, max_length=TENSOR_DIMENSIONS_MAX)]
 
 
 class ManifestError(ValueError):
@@ -34,8 +47,8 @@ class ManifestError(ValueError):
 class Artifact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The model file, relative to the manifest, and the SHA-256 of its bytes in hexadecimal."""
 
-    file: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    file: Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -45,9 +58,9 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     feature that is a list takes as many columns as it is long. Empty: the model takes raw tensors only.
     """
 
-    name: str
+    name: _TensorName
     dtype: str
-    shape: tuple[int, ...]
+    shape: _Shape
     features: tuple[str, ...] = ()
 
 
@@ -58,10 +71,10 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     positive class say, so that one number a row is left.
     """
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$(?!\n)")]
     dtype: str
-    shape: tuple[int, ...] = (-1,)
-    source: str = ""
+    shape: _Shape = (-1,)
+    source: Annotated[str, msgspec.Meta(max_length=TENSOR_NAME_CHARACTERS_MAX)] = ""
     column: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
@@ -79,11 +92,13 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
     model: Name
     version: Name
-    runtime: Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_-]{0,31}$")]
+    runtime: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$(?!\n)")]
     artifact: Artifact
-    inputs: Annotated[tuple[Input, ...], msgspec.Meta(min_length=1, max_length=64)]
-    outputs: Annotated[tuple[Output, ...], msgspec.Meta(min_length=1, max_length=64)]
+    inputs: Annotated[tuple[Input, ...], msgspec.Meta(min_length=1, max_length=TENSORS_MAX)]
+    outputs: Annotated[tuple[Output, ...], msgspec.Meta(min_length=1, max_length=TENSORS_MAX)]
     created_at: str
+    """RFC 3339 with its offset; empty where it is not known."""
+
     format: int = 1
     batch_rows_max: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 1_024
     """The most rows of one execution; 1 for a model that cannot batch."""
@@ -113,8 +128,12 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
     Raises ManifestError where it is not valid.
     """
-    _check(manifest)
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+    try:
+        encoded = msgspec.json.encode(manifest)
+    except (TypeError, UnicodeEncodeError, RecursionError, OverflowError) as error:
+        raise ManifestError(f"{FILE_NAME}: {error}") from error
+    decode_manifest(encoded)  # a Struct is not checked when it is made; what nobody could load must not be published
+    return msgspec.json.format(encoded, indent=2) + b"\n"
 
 
 def sha256_of(path: Path) -> str:
@@ -141,16 +160,11 @@ def _check(manifest: Manifest) -> None:
         for name in names:
             if names.count(name) > 1:
                 raise ManifestError(f"{kind} {name!r} is listed more than once")
+    _check_created_at(manifest.created_at)
+    _check_baseline_profile(manifest.baseline_profile)
     tensors: list[Input | Output] = [*manifest.inputs, *manifest.outputs]
     for tensor in tensors:
-        if tensor.dtype not in DATATYPES:
-            raise ManifestError(
-                f"{tensor.name!r}: unknown dtype {tensor.dtype!r}; known: {', '.join(sorted(DATATYPES))}"
-            )
-        if not tensor.shape or tensor.shape[0] != -1 or any(d == 0 or d < -1 for d in tensor.shape):
-            raise ManifestError(
-                f"{tensor.name!r}: shape {list(tensor.shape)} must begin with -1, the rows; 0 is no dimension"
-            )
+        _check_tensor(tensor)
     for output in manifest.outputs:
         if output.column is not None and output.shape != (-1,):
             raise ManifestError(f"output {output.name!r} is narrowed to one column, so its shape is [-1]")
@@ -159,3 +173,34 @@ def _check(manifest: Manifest) -> None:
     for given in manifest.inputs:
         for reference in given.features:
             feature_reference(reference)
+
+
+def _check_tensor(tensor: Input | Output) -> None:
+    if tensor.dtype not in DATATYPES:
+        known = ", ".join(sorted(DATATYPES))
+        raise ManifestError(f"{tensor.name!r}: unknown dtype {tensor.dtype[:32]!r}; known: {known}")
+    if tensor.shape[0] != -1 or any(d == 0 or d < -1 for d in tensor.shape):
+        raise ManifestError(
+            f"{tensor.name!r}: shape {list(tensor.shape)} must begin with -1, the rows; 0 is no dimension"
+        )
+    if prod(abs(dimension) for dimension in tensor.shape) > ROW_ELEMENTS_MAX:
+        raise ManifestError(
+            f"{tensor.name!r}: a row of shape {list(tensor.shape)} has more than {ROW_ELEMENTS_MAX} elements"
+        )
+
+
+def _check_created_at(created_at: str) -> None:
+    if not created_at:
+        return
+    try:
+        moment = datetime.fromisoformat(created_at)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ManifestError(f"created_at {created_at[:64]!r} is not a time with its offset (2026-10-31T09:00:00Z)")
+
+
+def _check_baseline_profile(path: str) -> None:
+    parts = path.split("/")
+    if path and (any(part in ("", ".", "..") for part in parts) or "\\" in path or not path.isprintable()):
+        raise ManifestError(f"baseline_profile {path[:64]!r} must be a plain path below the manifest's directory")

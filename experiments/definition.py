@@ -17,6 +17,8 @@ SALT: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 VARIANTS_MAX: Final = 100
 SLOTS_MAX: Final = 1_000
 OVERRIDES_MAX: Final = 10_000
+SHOWN_CHARACTERS_MAX: Final = 100
+"""How much of a wrong value an error repeats."""
 
 _KEYS: Final = frozenset(
     [
@@ -115,18 +117,18 @@ def parse_experiment(document: Mapping[str, Any]) -> Experiment:
     unknown = next((key for key in document if key not in _KEYS), None)
     if unknown is not None:
         raise ExperimentError(str(unknown), f"no such key; there are: {', '.join(sorted(_KEYS))}")
-    name = _text(document, "experiment", NAME)
+    name = _text(document.get("experiment"), "experiment", NAME)
     if document.get("hash", "v1") != "v1":
-        raise ExperimentError("hash", f"{document['hash']!r} is not known here; v1 is")
+        raise ExperimentError("hash", f"{_shown(document['hash'])} is not known here; v1 is")
     # A file without a salt means the same salt in every process and after every restart.
-    salt = _text(document, "salt", SALT, sha256(f"sekisho/v1/salt/{name}".encode()).hexdigest()[:16])
+    salt = _text(document.get("salt", sha256(f"sekisho/v1/salt/{name}".encode()).hexdigest()[:16]), "salt", SALT)
     variants = _variants(document.get("variants"))
     layer, slots = _layer(document.get("layer"))
     enrol_bp = _basis_points(document.get("enrol_bp", BUCKETS), "enrol_bp")
     return Experiment(
         name=name,
-        model=_text(document, "model", NAME),
-        unit=_text(document, "unit", NAME),
+        model=_text(document.get("model"), "model", NAME),
+        unit=_text(document.get("unit"), "unit", NAME),
         state=_state(document.get("state", "draft")),
         salt=salt,
         layer=layer,
@@ -170,30 +172,40 @@ def refuse_conflicts(experiments: list[Experiment]) -> None:
 
 
 def _fingerprint(value: Any) -> int:
-    return crc32(json.dumps(value, sort_keys=True, default=str).encode())
+    return crc32(json.dumps(_with_text_keys(value), sort_keys=True, default=str).encode())
 
 
-def _text(document: Mapping[str, Any], key: str, pattern: re.Pattern[str], default: str | None = None) -> str:
-    value = document.get(key, default)
+def _with_text_keys(value: Any) -> Any:
+    # YAML has keys that are numbers, or dates; JSON, which the fingerprint is made of, has not.
+    if isinstance(value, Mapping):
+        return {str(key): _with_text_keys(item) for key, item in value.items()}
+    return [_with_text_keys(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _text(value: Any, key: str, pattern: re.Pattern[str]) -> str:
     if value is None:
         raise ExperimentError(key, "is required")
     if not isinstance(value, str) or not pattern.match(value):
         raise ExperimentError(
-            key, f"{value!r} is not a name: a string of letters, digits, `_`, `-` (and `.`) is expected"
+            key, f"{_shown(value)} is not a name: a string of letters, digits, `_`, `-` (and `.`) is expected"
         )
     return value
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:SHOWN_CHARACTERS_MAX]
 
 
 def _state(value: Any) -> State:
     try:
         return State(value)
     except ValueError:
-        raise ExperimentError("state", f"{value!r}: one of {', '.join(State)} is expected") from None
+        raise ExperimentError("state", f"{_shown(value)}: one of {', '.join(State)} is expected") from None
 
 
 def _basis_points(value: Any, key: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= BUCKETS:
-        raise ExperimentError(key, f"{value!r}: a whole number of basis points from 0 to {BUCKETS} is expected")
+        raise ExperimentError(key, f"{_shown(value)}: a whole number of basis points from 0 to {BUCKETS} is expected")
     return value
 
 
@@ -206,10 +218,11 @@ def _variants(listed: Any) -> tuple[Variant, ...]:
         where = f"variants[{index}]"
         if not isinstance(entry, Mapping) or set(entry) != {"name", "version", "bp"}:
             raise ExperimentError(where, "exactly name, version and bp are expected")
-        name, version = entry["name"], str(entry["version"]) if isinstance(entry["version"], int) else entry["version"]
-        for key, value in (("name", name), ("version", version)):
-            if not isinstance(value, str) or not NAME.match(value):
-                raise ExperimentError(f"{where}.{key}", f"{value!r} is not a name")
+        name = _text(entry["name"], f"{where}.name", NAME)
+        version = entry["version"]
+        if isinstance(version, int) and not isinstance(version, bool):
+            version = str(version)  # YAML reads an unquoted 2 as a number
+        version = _text(version, f"{where}.version", NAME)
         if any(v.name == name for v in variants):
             raise ExperimentError(f"{where}.name", f"{name!r} is used twice")
         bp = _basis_points(entry["bp"], f"{where}.bp")
@@ -225,11 +238,11 @@ def _layer(value: Any) -> tuple[str, tuple[tuple[int, int], ...]]:
         return "default", ((0, BUCKETS),)
     if not isinstance(value, Mapping) or set(value) - {"name", "slots"}:
         raise ExperimentError("layer", "a mapping with name and slots is expected")
-    name = _text(value, "name", NAME, "default")
+    name = _text(value.get("name", "default"), "layer.name", NAME)
     slots = value.get("slots", [[0, BUCKETS]])
     if not isinstance(slots, list) or not 1 <= len(slots) <= SLOTS_MAX:
         raise ExperimentError("layer.slots", f"a list of 1 to {SLOTS_MAX} ranges is expected")
-    ranges = []
+    ranges: list[tuple[int, int]] = []
     for index, pair in enumerate(slots):
         whole = (
             isinstance(pair, list)
@@ -237,7 +250,11 @@ def _layer(value: Any) -> tuple[str, tuple[tuple[int, int], ...]]:
             and all(isinstance(n, int) and not isinstance(n, bool) for n in pair)
         )
         if not whole or not 0 <= pair[0] < pair[1] <= BUCKETS:
-            raise ExperimentError(f"layer.slots[{index}]", f"{pair!r}: [first, end) within 0 and {BUCKETS} is expected")
+            raise ExperimentError(
+                f"layer.slots[{index}]", f"{_shown(pair)}: [first, end) within 0 and {BUCKETS} is expected"
+            )
+        if any(pair[0] < end and first < pair[1] for first, end in ranges):
+            raise ExperimentError(f"layer.slots[{index}]", f"{pair!r} overlaps another range of this experiment")
         ranges.append((pair[0], pair[1]))
     return name, tuple(ranges)
 
@@ -259,7 +276,17 @@ def _overrides(value: Any, variants: tuple[Variant, ...]) -> dict[str, Variant]:
     if not isinstance(value, Mapping) or len(value) > OVERRIDES_MAX:
         raise ExperimentError("overrides", f"a mapping of at most {OVERRIDES_MAX} units to variant names is expected")
     by_name = {variant.name: variant for variant in variants}
-    for unit, name in value.items():
-        if name not in by_name:
-            raise ExperimentError(f"overrides.{unit}", f"{name!r} is not one of the variants: {', '.join(by_name)}")
-    return {str(unit): by_name[name] for unit, name in value.items()}
+    overrides: dict[str, Variant] = {}
+    for given, name in value.items():
+        unit = str(given) if isinstance(given, int) and not isinstance(given, bool) else given
+        if not isinstance(unit, str) or not unit:
+            raise ExperimentError(
+                f"overrides.{_shown(given)}", "a unit is a string that is not empty, or a whole number"
+            )
+        if unit in overrides:
+            raise ExperimentError(f"overrides.{unit}", "the unit is listed twice, as a number and as text")
+        if not isinstance(name, str) or name not in by_name:
+            problem = f"{_shown(name)} is not one of the variants: {', '.join(by_name)}"
+            raise ExperimentError(f"overrides.{unit}", problem)
+        overrides[unit] = by_name[name]
+    return overrides

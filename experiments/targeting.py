@@ -5,19 +5,34 @@
 
 Names, numbers, strings, true and false, lists of those, `== != < <= > >= in not in`, `and or not` and parentheses:
 nothing else. It is read by Python's own grammar, checked node by node against that list, and compiled to closures;
-there is no `eval`. A name that the request does not have, or a comparison of things that cannot be compared, makes the
-condition false for that request.
+there is no `eval`.
+
+A comparison with a name that the request does not have, or of things that cannot be compared, is unknown; `and`, `or`
+and `not` treat it as SQL does, so that neither their order nor a `not` turns it into a yes. A request for which the
+whole is unknown is not targeted.
 """
 
 import ast
 import operator
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 EXPRESSION_CHARACTERS_MAX: Final = 2_000
 NODES_MAX: Final = 200
 
 Condition = Callable[[Mapping[str, Any]], bool]
+
+_Truth = bool | None
+_Evaluate = Callable[[Mapping[str, Any]], _Truth]
+"""True, false, or None for unknown."""
+
+
+def _is_member(item: Any, items: Any) -> bool:
+    if not isinstance(items, list | tuple):
+        raise TypeError("`in` looks into lists only: 'a' in 'abc' would be a search for text")
+    return item in items
+
 
 _COMPARISONS: Final[dict[type[ast.cmpop], Callable[[Any, Any], Any]]] = {
     ast.Eq: operator.eq,
@@ -26,8 +41,8 @@ _COMPARISONS: Final[dict[type[ast.cmpop], Callable[[Any, Any], Any]]] = {
     ast.LtE: operator.le,
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
-    ast.In: lambda item, items: item in items,
-    ast.NotIn: lambda item, items: item not in items,
+    ast.In: _is_member,
+    ast.NotIn: lambda item, items: not _is_member(item, items),
 }
 _WORDS: Final = {"true": True, "false": False}
 
@@ -41,49 +56,90 @@ def compile_condition(expression: str) -> Condition:
     if len(expression) > EXPRESSION_CHARACTERS_MAX:
         raise TargetingError(f"{len(expression)} characters; at most {EXPRESSION_CHARACTERS_MAX}")
     try:
-        tree = ast.parse(expression.strip(), mode="eval")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # "invalid escape sequence" and its kind: a fault of the expression
+            tree = ast.parse(expression.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise TargetingError(f"cannot be read: {getattr(error, 'msg', error)}") from error
     if sum(1 for _ in ast.walk(tree)) > NODES_MAX:
         raise TargetingError(f"more than {NODES_MAX} parts")
-    evaluate = _boolean(tree.body)
-
-    def condition(attributes: Mapping[str, Any]) -> bool:
-        try:
-            return evaluate(attributes)
-        except (KeyError, TypeError):
-            return False
-
-    return condition
+    evaluate = _truth(tree.body)
+    return lambda attributes: evaluate(attributes) is True
 
 
-def _boolean(node: ast.expr) -> Condition:
+def _truth(node: ast.expr) -> _Evaluate:
     match node:
         case ast.BoolOp(op=ast.And(), values=values):
-            parts = [_boolean(value) for value in values]
-            return lambda attributes: all(part(attributes) for part in parts)
+            return _all_of([_truth(value) for value in values])
         case ast.BoolOp(op=ast.Or(), values=values):
-            parts = [_boolean(value) for value in values]
-            return lambda attributes: any(part(attributes) for part in parts)
+            return _any_of([_truth(value) for value in values])
         case ast.UnaryOp(op=ast.Not(), operand=operand):
-            inner = _boolean(operand)
-            return lambda attributes: not inner(attributes)
+            return _not(_truth(operand))
         case ast.Compare(left=left, ops=operators, comparators=comparators):
-            operands = [_value(part) for part in (left, *comparators)]
-            compares = [_COMPARISONS[type(op)] for op in operators if type(op) in _COMPARISONS]
-            if len(compares) != len(operators):
-                raise TargetingError("`is` is not of the language: use ==")
-
-            def chain(attributes: Mapping[str, Any]) -> bool:
-                values = [operand(attributes) for operand in operands]
-                return all(compare(values[i], values[i + 1]) for i, compare in enumerate(compares))
-
-            return chain
+            return _chain(operators, [left, *comparators])
+        case ast.Name(id=name) if name not in _WORDS:
+            return lambda attributes: value if isinstance(value := attributes.get(name), bool) else None
         case ast.Name() | ast.Constant(value=bool()):
-            value = _value(node)
-            return lambda attributes: value(attributes) is True
+            constant = _value(node)
+            return lambda attributes: bool(constant(attributes))
         case _:
             raise TargetingError(f"`{ast.unparse(node)[:80]}` is not a condition")
+
+
+def _all_of(parts: Sequence[_Evaluate]) -> _Evaluate:
+    def evaluate(attributes: Mapping[str, Any]) -> _Truth:
+        unknown = False
+        for part in parts:
+            truth = part(attributes)
+            if truth is False:
+                return False
+            unknown = unknown or truth is None
+        return None if unknown else True
+
+    return evaluate
+
+
+def _any_of(parts: Sequence[_Evaluate]) -> _Evaluate:
+    def evaluate(attributes: Mapping[str, Any]) -> _Truth:
+        unknown = False
+        for part in parts:
+            truth = part(attributes)
+            if truth is True:
+                return True
+            unknown = unknown or truth is None
+        return None if unknown else False
+
+    return evaluate
+
+
+def _not(part: _Evaluate) -> _Evaluate:
+    def evaluate(attributes: Mapping[str, Any]) -> _Truth:
+        truth = part(attributes)
+        return None if truth is None else not truth
+
+    return evaluate
+
+
+def _chain(operators: Sequence[ast.cmpop], operands: Sequence[ast.expr]) -> _Evaluate:
+    links = [_link(op, operands[i], operands[i + 1]) for i, op in enumerate(operators)]
+    return links[0] if len(links) == 1 else _all_of(links)  # as in Python, `a < b < c` is `a < b and b < c`
+
+
+def _link(op: ast.cmpop, left: ast.expr, right: ast.expr) -> _Evaluate:
+    compare = _COMPARISONS.get(type(op))
+    if compare is None:
+        raise TargetingError("`is` is not of the language: use ==")
+    if isinstance(op, ast.In | ast.NotIn) and isinstance(right, ast.Constant):
+        raise TargetingError(f"`{ast.unparse(right)[:80]}` is not a list: write in ['a', 'b']")
+    left_value, right_value = _value(left), _value(right)
+
+    def evaluate(attributes: Mapping[str, Any]) -> _Truth:
+        try:
+            return bool(compare(left_value(attributes), right_value(attributes)))
+        except (KeyError, TypeError, RecursionError):  # the last for two hostile values, each nested a thousand deep
+            return None
+
+    return evaluate
 
 
 def _value(node: ast.expr) -> Callable[[Mapping[str, Any]], Any]:
@@ -95,7 +151,9 @@ def _value(node: ast.expr) -> Callable[[Mapping[str, Any]], Any]:
             return lambda attributes: attributes[name]
         case ast.Constant(value=bool() | int() | float() | str() as literal):
             return lambda _: literal
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)) if not isinstance(
+            number, bool
+        ):
             return lambda _: -number
         case ast.List(elts=items) | ast.Tuple(elts=items):
             values = [_value(item) for item in items]

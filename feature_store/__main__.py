@@ -16,7 +16,7 @@ from feature_store.freshness import SAMPLE_ROWS, SAMPLE_ROWS_MAX
 from feature_store.redis_address import parse_redis_url
 from feature_store.row_loader import CHUNK_ROWS, CHUNK_ROWS_MAX, EVENT_TIME_COLUMN
 from settings import CommandLine, ConfigurationError
-from settings.command_line import VARIABLE_PREFIX, whole_number
+from settings.command_line import whole_number
 
 PIPE_WIDTH = 200
 """Columns of a table that does not go to a terminal, where nobody says how wide it may be."""
@@ -29,9 +29,6 @@ Command = Callable[[argparse.Namespace, Console, commands.Clock], Coroutine[Any,
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 done, 1 failed, 2 bad usage, 3 rows are too old."""
     arguments = command_line().parse_args(argv)
-    for name in arguments.required:
-        if getattr(arguments, name) is None:
-            arguments.error(f"--{name} is required (or set {VARIABLE_PREFIX}{name.upper()})")
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, highlight=False, emoji=False)
     try:
         code: int = asyncio.run(arguments.command(arguments, console, lambda: time.time_ns() // 1_000))
@@ -48,11 +45,11 @@ def command_line() -> CommandLine:
     """Make the parser, with every command's options."""
     parser = CommandLine(prog="sekisho-features", description=__doc__)
     added = parser.add_subparsers(metavar="COMMAND", required=True)
-    apply = _command(added, "apply", commands.apply, required=("redis",))
+    apply = _command(added, "apply", commands.apply)
     apply.option("--dry-run", action="store_true", help="print what would change, and change nothing")
     apply.add_argument("features", type=Path, metavar="features.yaml")
 
-    load = _command(added, "load", commands.load, required=("redis", "view"))
+    load = _command(added, "load", commands.load)
     load.option("--view", help="the view that the rows are of", required=True, metavar="NAME")
     load.option("--entity-column", help="the column with entity ids; the entity's name if not given", metavar="COLUMN")
     load.option("--event-time-column", help="the column with event times", default=EVENT_TIME_COLUMN, metavar="COLUMN")
@@ -64,12 +61,12 @@ def command_line() -> CommandLine:
     load.option("--progress-file", type=Path, help="kept while loading; else FILE.VIEW.progress", metavar="PATH")
     load.add_argument("file", type=Path, metavar="FILE", help="a .parquet, .csv, .arrow or .feather file")
 
-    get = _command(added, "get", commands.get, required=("redis",))
+    get = _command(added, "get", commands.get)
     get.add_argument("entity", type=_entity, metavar="ENTITY=ID")
     get.option("--view", nargs="+", help="these views only", metavar="NAME")
     get.option("--json", action="store_true", help="print JSON")
 
-    check = _command(added, "check", commands.check, required=("redis",))
+    check = _command(added, "check", commands.check)
     check.option("--view", nargs="+", help="these views only", metavar="NAME")
     sample = whole_number(1, SAMPLE_ROWS_MAX)
     check.option("--sample", type=sample, default=SAMPLE_ROWS, help="rows to look at in each view", metavar="N")
@@ -78,13 +75,10 @@ def command_line() -> CommandLine:
     return parser
 
 
-def _command(
-    added: "argparse._SubParsersAction[CommandLine]", name: str, run: Command, required: tuple[str, ...]
-) -> CommandLine:
-    # `required` is checked in `main`: argparse does not ask a subcommand's parser whether everything was given.
+def _command(added: "argparse._SubParsersAction[CommandLine]", name: str, run: Command) -> CommandLine:
     parser = added.add_parser(name, help=run.__doc__, description=run.__doc__)
     parser.option("--redis", type=_redis_url, required=True, help="redis://, rediss:// or unix:// URL", metavar="URL")
-    parser.set_defaults(command=run, error=parser.error, required=required)
+    parser.set_defaults(command=run, error=parser.error)
     return parser
 
 

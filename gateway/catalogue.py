@@ -126,7 +126,8 @@ class Catalogue:
         served.planned = PlannedVersion(served.version, manifest, plan, dispatcher, table, names)
         value = model.route.fallback.value
         if value is not None:
-            static = [(name, "FP64") for name in value] if isinstance(value, dict) else [(names[0], "FP64")]
+            model.static_outputs = value if isinstance(value, dict) else dict.fromkeys(names, value)
+            static = [(name, "FP64") for name in model.static_outputs]
             model.static_table = PredictionTable(model.name, "static", entities, static, None)
         model.learn_names()
         logger.info("a version is in service", extra={"model": model.name, "version": served.version})

@@ -7,11 +7,13 @@ is the join of a few slices, and the batch the join of its rows: no value is dec
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from contracts.manifest import REQUEST_SOURCE, Manifest, feature_reference
 from feature_store import (
     FeatureStatus,
+    FeatureStoreError,
     Projection,
     RegisteredView,
     Wanted,
@@ -135,6 +137,8 @@ def plan_features(
     stored = [name for name in names if name != REQUEST_SOURCE]
     source = {name: index for index, name in enumerate([*stored, REQUEST_SOURCE])}
     request_runs = tuple(tuple(run) for run in runs.get(REQUEST_SOURCE, []))
+    for wanted in chain.from_iterable(request_runs):
+        _check_datatype(wanted)
     view_plans = tuple(_view_plan(views[name], runs[name], on_missing.get(name, "default")) for name in stored)
     return FeaturePlan(
         views=view_plans,
@@ -153,7 +157,7 @@ def plan_features(
 def _view_plan(view: RegisteredView, runs: list[list[Wanted]], on_missing: str) -> ViewPlan:
     try:
         projection = Projection(view, runs)
-    except ValueError as error:
+    except (ValueError, FeatureStoreError) as error:
         raise PlanError(str(error)) from error
     degraded: list[str | None] = [None] * len(FeatureStatus)
     degraded[FeatureStatus.STALE] = f"feature_stale:{view.name}"
@@ -161,6 +165,15 @@ def _view_plan(view: RegisteredView, runs: list[list[Wanted]], on_missing: str) 
     return ViewPlan(
         view.name, view.entity, row_key_prefix(view.name), projection, on_missing == "fail", tuple(degraded)
     )
+
+
+def _check_datatype(wanted: Wanted) -> None:
+    try:
+        pack_value(wanted.feature, None, wanted.datatype)
+    except WrongFeatureValue:
+        return  # None is no value of any datatype: what matters is that the datatype is known
+    except ValueError as error:
+        raise PlanError(f"request feature {wanted.feature!r}: {error}") from error
 
 
 def _width(views: Mapping[str, RegisteredView], view: str, feature: str) -> int | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Final
 
-from experiments import UNASSIGNED, Assignment, Reason, assign
+from experiments import UNASSIGNED, Assignment, Reason, State, assign
 from feature_store import InvalidEntityId, entity_id_bytes
 from gateway.admission import Admission, Priority
 from gateway.errors import (
@@ -41,6 +41,7 @@ class Call:
     forced_variant: str | None
     received_at: float
     budget_ms: float
+    body_bytes: int
 
 
 @dataclass(slots=True)
@@ -128,7 +129,7 @@ class Predictor:
                 scored.infer_us,
                 total_us,
             )
-            self._log.offer(table, entry, entry_bytes(inputs))
+            self._log.offer(table, entry, entry_bytes(inputs, call.body_bytes))
         self._metrics.answered(
             call.model.name,
             (scored.planned.version if scored.planned else "static", served or ""),
@@ -170,13 +171,8 @@ def unit_of(model: ServedModel, request: PredictRequest) -> str | None:
     shared = request.entities.get(kind)
     if shared is not None and request.instances is None:
         return _unit_text(shared, f"entities.{kind}")
-    found = {shared} if shared is not None else set()
-    for instance in request.instances or ():
-        own = instance.entities.get(kind)
-        if own is not None:
-            found.add(own)
-    if shared is not None and request.instances and all(kind in i.entities for i in request.instances):
-        found.discard(shared)
+    units = {instance.entities.get(kind, shared) for instance in request.instances or ()}
+    found = {str(unit) for unit in units if unit is not None}  # a number is the same unit as its digits
     if len(found) == 1:
         return _unit_text(found.pop(), f"entities.{kind}")
     if found:
@@ -246,11 +242,12 @@ def _finite(value: Any) -> Any:
 def _forced(model: ServedModel, name: str) -> Assignment:
     if not model.route.allow_forced_variant:
         raise ForcedVariantRefused("the model's route does not let callers choose a variant", "x-sekisho-variant")
-    for experiment in model.experiments:
+    running = [experiment for experiment in model.experiments if experiment.state is State.RUNNING]
+    for experiment in running:
         variant = experiment.variant_named(name)
         if variant is not None:
             return Assignment(experiment, variant, Reason.FORCED)
-    known = ", ".join(variant.name for experiment in model.experiments for variant in experiment.variants) or "none"
+    known = ", ".join(variant.name for experiment in running for variant in experiment.variants) or "none"
     raise UnknownVariant(f"{name!r} is no variant of a running experiment; there are: {known}", "x-sekisho-variant")
 
 

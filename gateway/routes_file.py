@@ -1,6 +1,7 @@
 """`models.yaml`: which models are served, by which versions and workers, and what happens when one fails."""
 
 import re
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -91,6 +92,10 @@ def read_routes(path: Path) -> RoutesFile:
             raise ConfigurationError(
                 path, line, f"fallback version {route.fallback.version!r} is not one of `versions`"
             )
+        value = route.fallback.value
+        if not all(map(isfinite, value.values() if isinstance(value, dict) else [value or 0.0])):
+            line = line_of(path, "models", name, "fallback", "value")
+            raise ConfigurationError(path, line, "a fallback value must be finite: JSON has no other numbers")
         for version, served in route.versions.items():
             for index, url in enumerate(served.workers):
                 if not _is_worker_url(url):

@@ -99,6 +99,7 @@ class ScoringLadder:
         if value is None:
             raise fault
         count = 1 if request.instances is None else len(request.instances)
-        by_name = value if isinstance(value, dict) else {"value": value}
+        # Before any version was planned nobody knows the outputs' names; one value then stands without one.
+        by_name = model.static_outputs or (value if isinstance(value, dict) else {"value": value})
         outputs = [[v] * count for v in by_name.values()]
         return Scored(None, None, tuple(by_name), outputs, True, (STATIC_SCORE,), fault.code, 0, 0)

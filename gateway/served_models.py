@@ -46,6 +46,9 @@ class ServedModel:
     static_table: PredictionTable | None = None
     """Where static scores are logged; None where the route has none, or before any version was planned."""
 
+    static_outputs: Mapping[str, float] = field(default_factory=dict)
+    """The static score by output; empty where there is none, or before any version was planned."""
+
     entities: frozenset[str] = field(default=frozenset())
     """Entity kinds that a request may name: those that some version's features need, and the unit."""
 

@@ -15,10 +15,11 @@ import uvloop
 from model_workers.batcher import QUEUE_ROWS_MAX
 from model_workers.body import BODY_BYTES_MAX
 from model_workers.errors import RepositoryError
-from model_workers.repository import select_versions
-from model_workers.server import LISTEN_BACKLOG, Worker, WorkerSettings
+from model_workers.repository import VersionDirectory, select_versions
+from model_workers.server import Worker, WorkerSettings
 from settings import CommandLine
 from settings.command_line import port_number, whole_number
+from settings.ports import PortTaken, listen
 from telemetry.logs import FORMATS, LEVELS, configure_logging
 
 THREADS_MAX = 64
@@ -51,13 +52,13 @@ class _Repeatable(argparse.Action):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read flags and variables, serve, and exit."""
-    command_line = _command_line()
-    given = command_line.parse_args(arguments)
+    parser = command_line()
+    given = parser.parse_args(arguments)
     configure_logging(given.log_level, given.log_format)
     try:
-        directories = select_versions(Path(given.repository), given.model)
+        directories = select_versions(Path(given.repository), given.model or [])
     except RepositoryError as error:
-        command_line.error(str(error))
+        parser.error(str(error))
     settings = WorkerSettings(
         queue_rows_max=given.queue_rows_max,
         body_bytes_max=given.body_bytes_max,
@@ -65,66 +66,71 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shutdown_grace_s=given.shutdown_grace_s,
         release=_release(),
     )
-    listener = _listen(command_line, given.host, given.port)
+    try:
+        # Before the models are loaded: a taken port must not cost minutes to be told.
+        listener = listen(given.host, given.port, "--port")
+    except PortTaken as error:
+        parser.exit(1, f"{parser.prog}: error: {error}\n")
+    except OSError as error:
+        reason = f"cannot listen on {given.host} port {given.port}: {error.strerror}; give another --host"
+        parser.exit(1, f"{parser.prog}: error: {reason}\n")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         sys.exit(runner.run(_serve(settings, listener, directories)))
 
 
-async def _serve(settings: WorkerSettings, listener: socket.socket, directories: Any) -> int:
+async def _serve(settings: WorkerSettings, listener: socket.socket, directories: Sequence[VersionDirectory]) -> int:
     return await Worker(settings, _monotonic_us).run(listener, directories)
 
 
-def _command_line() -> CommandLine:
-    command_line = CommandLine(
+def command_line() -> CommandLine:
+    """Declare the flags."""
+    parser = CommandLine(
         prog="sekisho-worker",
         description="Serve model versions from a model repository over the Open Inference Protocol v2.",
         epilog=EXAMPLES,
     )
-    option = command_line.option
+    option = parser.option
     option("--repository", required=True, metavar="DIR", help="the model repository")
     option(
-        *("--model",), action=_Repeatable, nargs="+", default=[], metavar="NAME[@VERSION]",
+        "--model",
+        action=_Repeatable,
+        nargs="+",
+        metavar="NAME[@VERSION]",
         help="serve this model, or one version of it; may be repeated; none: all",
-    )  # fmt: skip
+    )
     option("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for every interface")
     option("--port", type=port_number, default=8090, help="port to listen on")
     option(
-        *("--threads",), type=whole_number(1, THREADS_MAX), default=1, metavar="N",
+        "--threads",
+        type=whole_number(1, THREADS_MAX),
+        default=1,
+        metavar="N",
         help="executions in flight at once, for each version",
-    )  # fmt: skip
+    )
     option(
-        *("--queue-rows-max",), type=whole_number(1, QUEUE_ROWS_CEILING), default=QUEUE_ROWS_MAX, metavar="ROWS",
+        "--queue-rows-max",
+        type=whole_number(1, QUEUE_ROWS_CEILING),
+        default=QUEUE_ROWS_MAX,
+        metavar="ROWS",
         help="rows that may wait for one version, and so the most of one request; beyond: 503",
-    )  # fmt: skip
+    )
     option(
-        *("--body-bytes-max",), type=whole_number(1, BODY_BYTES_CEILING), default=BODY_BYTES_MAX, metavar="BYTES",
+        "--body-bytes-max",
+        type=whole_number(1, BODY_BYTES_CEILING),
+        default=BODY_BYTES_MAX,
+        metavar="BYTES",
         help="largest request body, as sent and decompressed; beyond: 413",
-    )  # fmt: skip
+    )
     option(
-        *("--shutdown-grace-s",), type=whole_number(0, SHUTDOWN_GRACE_S_MAX), default=5, metavar="SECONDS",
+        "--shutdown-grace-s",
+        type=whole_number(0, SHUTDOWN_GRACE_S_MAX),
+        default=5,
+        metavar="SECONDS",
         help="after SIGTERM, how long to go on serving while not ready, so that callers can leave",
-    )  # fmt: skip
+    )
     option("--log-level", choices=LEVELS, default="info", help="least severity that is logged")
     option("--log-format", choices=FORMATS, default="json", help="json: one object a line; text: for people")
-    return command_line
-
-
-def _listen(command_line: CommandLine, host: str, port: int) -> socket.socket:
-    try:
-        # Before the models are loaded: a taken port must not cost minutes to be told.
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(LISTEN_BACKLOG)
-    except OSError as error:
-        command_line.exit(
-            1,
-            f"{command_line.prog}: error: cannot listen on {host} port {port}: {error.strerror}; "
-            "choose another with --port\n",
-        )
-    listener.setblocking(False)
-    return listener
+    return parser
 
 
 def _monotonic_us() -> int:

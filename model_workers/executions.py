@@ -11,7 +11,7 @@ Done = Callable[[Any], None]
 
 INLINE_US_MAX: Final = 200
 """Executions expected to take at most this long run on the event loop. Handing one to a thread and its outcome back
-costs about 100 µs in wake-ups and waits for the interpreter's lock (docs/open-inference-protocol.md has the
+costs 20 to 60 µs in wake-ups and waits for the interpreter's lock (docs/open-inference-protocol.md has the
 measurement); a lone row of a tree model takes 10. Nobody waits longer for the loop than for a few requests to parse."""
 
 

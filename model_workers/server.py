@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import uvicorn
@@ -34,7 +35,6 @@ FINISH_S_MAX: Final = 30
 ANSWER_S_MAX: Final = 5
 """How long the last answers may take to write, before their connections are cut."""
 
-LISTEN_BACKLOG: Final = 2_048
 CONNECTIONS_MAX: Final = 4_096
 
 GC_GENERATION_0_THRESHOLD: Final = 50_000
@@ -114,7 +114,6 @@ class Worker:
             proxy_headers=False,
             server_header=False,
             date_header=False,
-            backlog=LISTEN_BACKLOG,
             limit_concurrency=CONNECTIONS_MAX,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=FINISH_S_MAX + ANSWER_S_MAX,
@@ -126,23 +125,26 @@ class Worker:
             self._models.expect(directory.model, directory.version)
         for directory in directories:
             began_us = self._clock_us()
-            try:
-                loaded = await asyncio.to_thread(load_version, directory, self._clock_us)
-            except WorkerError as error:
-                _logger.error(  # noqa: TRY400 - the error says all; a traceback would bury it
-                    "version not loaded: %s", error, extra={"model": directory.model, "version": directory.version}
-                )
-                self._models.fail(directory.model, directory.version, str(error))
-                self._metrics.ready.set(directory.model, directory.version, value=0)
-                continue
-            self._models.add(self._served(loaded))
-            self._metrics.ready.set(directory.model, directory.version, value=1)
-            took_ms = (self._clock_us() - began_us) // 1_000
-            _logger.info(
-                "loaded %s",
-                directory,
-                extra={"model": directory.model, "version": directory.version, "took_ms": took_ms},
-            )
+            names = {"model": directory.model, "version": directory.version}
+            loaded = await self._load(directory)
+            if isinstance(loaded, WorkerError):
+                self._models.fail(directory.model, directory.version, str(loaded))
+                _logger.error("version not loaded: %s", loaded, extra=names)
+            else:
+                self._models.add(self._served(loaded))
+                took_ms = (self._clock_us() - began_us) // 1_000
+                _logger.info("loaded %s", directory, extra={**names, "took_ms": took_ms})
+            ready = int(not isinstance(loaded, WorkerError))
+            self._metrics.ready.set(directory.model, directory.version, value=ready)
+
+    async def _load(self, directory: VersionDirectory) -> LoadedVersion | WorkerError:
+        # On a thread that does not keep the process: a stop must not wait for a large model.
+        loop = asyncio.get_running_loop()
+        loading: asyncio.Future[LoadedVersion | WorkerError] = loop.create_future()
+        loader = Executions(loop, threads=1, inline_rows_max=0, name=f"load-{directory}")
+        loader.start(partial(_loaded_or_error, directory, self._clock_us), 1, partial(_settle, loading))
+        loader.stop()
+        return await loading
 
     def _served(self, loaded: LoadedVersion) -> ServedVersion:
         manifest = loaded.published.manifest
@@ -207,3 +209,15 @@ class Worker:
         for executions in self._executions:
             executions.stop()
         _logger.info("stopped")
+
+
+def _loaded_or_error(directory: VersionDirectory, clock_us: Callable[[], int]) -> LoadedVersion | WorkerError:
+    try:
+        return load_version(directory, clock_us)
+    except WorkerError as error:
+        return error
+
+
+def _settle(loading: asyncio.Future[LoadedVersion | WorkerError], outcome: LoadedVersion | WorkerError) -> None:
+    if not loading.done():
+        loading.set_result(outcome)

@@ -29,13 +29,13 @@ def listen(host: str, port: int, flag: str, *, shared: bool = False) -> socket.s
 
 def reserve(host: str, port: int, flag: str, *, shared: bool = False) -> socket.socket:
     """Bind a TCP port without listening: with `shared`, a process keeps a port that way for its children."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind((host, port))
+        listener.bind(address)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:

@@ -88,7 +88,9 @@ def _nodes(path: Path) -> list[yaml.Node]:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise ConfigurationError(path, mark.line + 1 if mark else 1, f"not YAML: {error.problem}") from error
+        last = len((text + ".").splitlines())  # libyaml takes the end of a file for the beginning of another line
+        line = min(mark.line + 1, last) if mark else 1
+        raise ConfigurationError(path, line, f"not YAML: {error.problem}") from error
     except yaml.reader.ReaderError as error:
         # libyaml counts its position in bytes, PyYAML in characters; the character is found anew.
         wrong = yaml.reader.Reader.NON_PRINTABLE.search(text)

@@ -15,11 +15,14 @@ _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "ascti
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: `ts` (RFC 3339, UTC), `level`, `logger`, `message`, then the record's extra fields."""
+    """One JSON object a line: `ts` (RFC 3339, UTC), `level`, `logger`, `message`, then the record's extra fields.
+
+    An extra field under one of those four names is left out. A call can hand over anything: what JSON cannot hold is
+    written as text, and what cannot even be that, as the name of its type. Formatting never raises.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        # A value that JSON has no form for is written as its repr: a log call must not be able to fail.
         self._encoder = msgspec.json.Encoder(enc_hook=repr)
 
     def format(self, record: logging.LogRecord) -> str:
@@ -28,12 +31,40 @@ class JsonFormatter(logging.Formatter):
             "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
-        line.update((key, value) for key, value in vars(record).items() if key not in _RECORD_FIELDS)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return self._encoder.encode(line).decode()
+        if record.stack_info:
+            line["stack"] = record.stack_info
+        for key, value in vars(record).items():
+            if key not in _RECORD_FIELDS:
+                line.setdefault(key, value)
+        try:
+            return self._encoder.encode(line).decode()
+        except Exception:  # noqa: BLE001 - a log call must not fail, whatever is logged
+            return self._encoder.encode({_plain(key): self._value(value) for key, value in line.items()}).decode()
+
+    def _value(self, value: object) -> msgspec.Raw:
+        try:
+            return msgspec.Raw(self._encoder.encode(value))
+        except Exception:  # noqa: BLE001 - as above
+            return msgspec.Raw(self._encoder.encode(_plain(value)))
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 - arguments that do not fit the message; the message alone says where to look
+        return _plain(record.msg)
+
+
+def _plain(value: object) -> str:
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except Exception:  # noqa: BLE001 - a `__repr__` may do anything
+        text = f"<{type(value).__name__}>"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def configure_logging(level: str = "info", style: str = "json", stream: TextIO | None = None) -> None:

@@ -8,22 +8,32 @@ values.
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from threading import Lock
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.utils import floatToGoString
 
 PENDING_MAX: Final = 4_096
 """Values kept unfolded by one histogram child: bounds memory between two scrapes."""
 
 
 class Series:
-    """One child of a histogram: observe values in seconds with `observe`."""
+    """One child of a histogram: observe values in seconds with `observe`, from any thread.
 
-    __slots__ = ("_bounds", "_counts", "_pending", "_sum", "observe")
+    Raises ValueError unless the bounds rise.
+    """
+
+    __slots__ = ("_bounds", "_counts", "_folding", "_pending", "_sum", "observe")
 
     def __init__(self, bounds: Sequence[float]) -> None:
+        if not bounds or any(low >= high for low, high in pairwise(bounds)):
+            raise ValueError(f"bounds must rise: {bounds}")
         self._bounds = tuple(bounds)
+        # Only folds wait for each other: of two at once, one would delete what the other has not counted.
+        self._folding = Lock()
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
         self._pending: list[float] = []
@@ -32,12 +42,13 @@ class Series:
 
     def fold(self) -> None:
         """Move what was observed since the last fold into the buckets."""
-        # Slice and delete by length: a value appended in between stays for the next fold.
-        taken = self._pending[:]
-        del self._pending[: len(taken)]
-        for value in taken:
-            self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += sum(taken)
+        with self._folding:
+            # Slice and delete by length: a value appended in between stays for the next fold.
+            taken = self._pending[:]
+            del self._pending[: len(taken)]
+            for value in taken:
+                self._counts[bisect_left(self._bounds, value)] += 1
+            self._sum += sum(taken)
 
     @property
     def overdue(self) -> bool:
@@ -51,7 +62,7 @@ class Series:
         buckets = []
         for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
             total += count
-            buckets.append(("+Inf" if bound == float("inf") else repr(float(bound)), float(total)))
+            buckets.append((floatToGoString(bound), float(total)))  # type: ignore[no-untyped-call]
         return buckets, self._sum
 
 
@@ -66,9 +77,14 @@ class Histogram:
         registry.register(self)
 
     def child(self, *values: str) -> Series:
-        """Return the child of these label values, in the order of the labels."""
+        """Return the child of these label values, in the order of the labels.
+
+        Raises ValueError where they are more or fewer.
+        """
         series = self._children.get(values)
         if series is None:
+            if len(values) != len(self._labels):
+                raise ValueError(f"{self._name} has the labels {self._labels}, not one for each of {values}")
             series = self._children[values] = Series(self._bounds)
         return series
 
@@ -77,6 +93,10 @@ class Histogram:
         for series in list(self._children.values()):
             if series.overdue:
                 series.fold()
+
+    def describe(self) -> Iterable[Metric]:
+        """Yield the family, so that the registry refuses a second one of its name."""
+        return self.collect()
 
     def collect(self) -> Iterable[Metric]:
         """Yield the family, for prometheus_client."""
@@ -88,7 +108,7 @@ class Histogram:
 
 
 class Counts:
-    """A counter or gauge family over a plain dictionary."""
+    """A counter or gauge family over a plain dictionary. One thread writes it; any may scrape it."""
 
     def __init__(
         self, name: str, help_text: str, labels: Sequence[str], registry: CollectorRegistry, *, gauge: bool = False
@@ -104,6 +124,10 @@ class Counts:
     def set(self, *labels: str, value: float) -> None:
         """Set the child of these label values."""
         self.values[labels] = value
+
+    def describe(self) -> Iterable[Metric]:
+        """Yield the family, so that the registry refuses a second one of its name."""
+        return self.collect()
 
     def collect(self) -> Iterable[Metric]:
         """Yield the family, for prometheus_client."""

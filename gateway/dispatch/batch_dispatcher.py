@@ -195,8 +195,7 @@ class BatchDispatcher:
             reason = (
                 f"{self._label}: the worker answered {answer.status}: {answer.body[:200].decode('utf-8', 'replace')}"
             )
-            refused = answer.status < 500
-            self._fail_all(batch, WorkerRefused(reason) if refused else WorkerUnavailable(reason))
+            self._fail_all(batch, WorkerRefused if answer.status < 500 else WorkerUnavailable, reason)
         if self._waiting:
             self._schedule()
 
@@ -204,7 +203,7 @@ class BatchDispatcher:
         try:
             outputs, finite = self._decoder.decode(answer.body, answer.header_length, batch.rows)
         except ValueError as error:
-            self._fail_all(batch, WorkerRefused(f"{self._label}: {error}"))
+            self._fail_all(batch, WorkerRefused, f"{self._label}: {error}")
             return
         infer_us = int((self._clock() - batch.sent_at) * 1e6)
         if len(batch.submissions) == 1:
@@ -238,9 +237,10 @@ class BatchDispatcher:
         self._waiting.appendleft(submission)
         self.rows_waiting += submission.rows
 
-    def _fail_all(self, batch: _Batch, error: GatewayError) -> None:
+    def _fail_all(self, batch: _Batch, kind: type[WorkerRefused | WorkerUnavailable], reason: str) -> None:
+        # An exception each: one that is raised in many tasks gathers all of their tracebacks.
         for submission in batch.submissions:
-            _fail(submission, error)
+            _fail(submission, kind(reason))
 
 
 def _fail(submission: _Submission, error: GatewayError) -> None:

@@ -17,6 +17,8 @@ ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 """The largest answer that is read; a worker that sends more is cut off."""
 
 ANSWER_HEADERS_MAX: Final = 100
+ANSWER_HEAD_BYTES_MAX: Final = 64 * 1024
+"""Of status line and headers. One more chunk as it was read from the socket may come on top."""
 
 
 class ConnectionLost(ConnectionError):
@@ -48,7 +50,11 @@ class WorkerConnection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._body: list[bytes] = []
         self._body_bytes = 0
-        self._headers = 0
+        self._headers = self._head_bytes = 0
+        self._in_head = True
+        self._answered = False
+        """Whether the chunk that is being parsed has ended an answer already."""
+
         self._header_length: int | None = None
         self._keep_alive = True
 
@@ -62,7 +68,8 @@ class WorkerConnection(asyncio.Protocol):
         assert self._transport is not None
         self._waiting = on_answer
         self._body = []
-        self._body_bytes = self._headers = 0
+        self._body_bytes = self._headers = self._head_bytes = 0
+        self._in_head = True
         self._header_length = None
         self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
@@ -85,10 +92,16 @@ class WorkerConnection(asyncio.Protocol):
             self.abort("the worker sent bytes that nobody had asked for")
             return
         assert self._parser is not None
+        self._answered = False
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self.abort(f"the worker's answer is not HTTP: {error}")
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self.abort(f"the worker's answer is not HTTP: {error.__context__ or error}")
+            return
+        if self._in_head and not self._answered:
+            self._head_bytes += len(data)
+            if self._head_bytes > ANSWER_HEAD_BYTES_MAX:
+                self.abort(f"the head of the worker's answer has more than {ANSWER_HEAD_BYTES_MAX} bytes")
 
     def eof_received(self) -> bool:
         """Let the transport close."""
@@ -99,6 +112,11 @@ class WorkerConnection(asyncio.Protocol):
         self._lost(ConnectionLost(str(exc) if exc else "the worker closed the connection"))
 
     # httptools' callbacks --------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """Refuse an answer behind an answer: it would be taken for that of the next exchange."""
+        if self._answered:
+            raise httptools.HttpParserError("a second answer to one request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep the one header that the codec needs, and bound their number."""
@@ -113,6 +131,10 @@ class WorkerConnection(asyncio.Protocol):
         elif lower == b"connection" and value.lower() == b"close":
             self._keep_alive = False
 
+    def on_headers_complete(self) -> None:
+        """End the head."""
+        self._in_head = False
+
     def on_body(self, body: bytes) -> None:
         """Collect the body, up to ANSWER_BYTES_MAX."""
         self._body_bytes += len(body)
@@ -123,6 +145,7 @@ class WorkerConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Hand the answer over; the connection is idle again before the callback runs, which may start the next."""
         assert self._parser is not None
+        self._answered = True
         waiting, self._waiting = self._waiting, None
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body = []

@@ -93,7 +93,7 @@ class PredictRoute:
         body = await read_body(headers, receive, model.route.limits.body_bytes_max)
         request: PredictRequest = decode_json(self._decoder, body)
         forced_variant = None if forced is None else forced[:128].decode("latin-1")
-        return Call(model, request, request_id, priority, forced_variant, received_at, budget_ms)
+        return Call(model, request, request_id, priority, forced_variant, received_at, budget_ms, len(body))
 
     def _answer(self, call: Call, prediction: Prediction) -> tuple[bytes, bytes]:
         scored, assignment = prediction.scored, prediction.assignment

@@ -81,7 +81,10 @@ def finish(root: Path, stream: Path) -> Path | None:
         with pa.memory_map(str(stream)) as source, pa.ipc.open_stream(source) as reader:
             schema = reader.schema
             batches.extend(reader)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:
+        # Arrow tells a stream that ends within a batch by either. An OSError of the disk's own has a number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         logger.warning("a log stream ends in the middle of a batch", extra={"file": stream.name, "reason": str(error)})
     target = _target(root, schema)
     if target is not None and batches:

@@ -24,6 +24,7 @@ from model_workers.runtimes.parameters import read_parameters
 from model_workers.runtimes.protocol import Arrays
 
 THREADS_MAX = 64
+LINE_BYTES_MAX = 64
 
 LIBRARY_FILE: Final = "lib_lightgbm.so"
 PREDICT_NORMAL: Final = 0
@@ -149,8 +150,13 @@ def load(directory: Path, manifest: Manifest) -> LightGbmModel:
     entry = manifest.inputs[0]
     if entry.dtype not in FLOATS:
         raise _mismatch(manifest, f"input {entry.name!r} is {entry.dtype}; a LightGBM model takes FP32 or FP64")
+    artifact = directory / manifest.artifact.file
+    with artifact.open("rb") as file:
+        # Asked here, because the library tells the same on standard error in a form of its own.
+        if file.readline(LINE_BYTES_MAX) != b"tree\n":
+            raise _mismatch(manifest, f"{artifact.name} is not LightGBM's text form, which begins with a line `tree`")
     dtype = np.dtype(np.float64 if entry.dtype == "FP64" else np.float32)
-    model = LightGbmModel(directory / manifest.artifact.file, dtype=dtype, threads=parameters.threads)
+    model = LightGbmModel(artifact, dtype=dtype, threads=parameters.threads)
     if entry.shape[1] != model.columns:
         columns = model.columns
         model.close()

@@ -60,6 +60,8 @@ def load(directory: Path, manifest: Manifest) -> OnnxModel:
 
     Raises ModelMismatch, or what ONNX Runtime raises where the artifact is no model.
     """
+    # Its Linux builds report usage to their maker unless told not to. A model server speaks to its callers only.
+    onnxruntime.disable_telemetry_events()
     parameters = read_parameters(manifest, OnnxParameters)
     missing = set(parameters.providers) - set(onnxruntime.get_available_providers())
     if missing:

@@ -9,13 +9,10 @@ and the requests a second of many such connections. The client shares the machin
 
 import argparse
 import asyncio
-import contextlib
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -28,15 +25,14 @@ from sklearn.ensemble import GradientBoostingClassifier
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from contracts.inference import InferenceRequest, encode_request, tensor_of  # noqa: E402 - the path is set above
-from model_workers.loading import load_version  # noqa: E402
+from model_workers.loading import load_version  # noqa: E402 - the path is set above
 from model_workers.repository import select_versions  # noqa: E402
 from tests.unit.model_workers.published_models import lightgbm_manifest, onnx_manifest, publish  # noqa: E402
+from tests.unit.model_workers.running_worker import binary_request, running_worker  # noqa: E402
 
 COLUMNS = 50
 TREES = 100
 WARM_REQUESTS = 500
-START_S_MAX = 60
 
 
 class Connection(asyncio.Protocol):
@@ -118,40 +114,13 @@ def us_per_call(call: Callable[[], object], calls: int = 2_000) -> float:
 def http_request(version: str, name: str) -> bytes:
     """Make the bytes of one binary single-row request."""
     row = np.linspace(-1, 1, COLUMNS, dtype=np.float32)[None, :]
-    document, buffers = encode_request(InferenceRequest(inputs=(tensor_of(name, row, "FP32"),), binary_output=True))
-    body = b"".join([document, *buffers])
+    body, headers = binary_request(name, row, "FP32")
+    length = headers["inference-header-content-length"]
     head = (
         f"POST /v2/models/bench/versions/{version}/infer HTTP/1.1\r\nhost: worker\r\n"
-        f"inference-header-content-length: {len(document)}\r\ncontent-length: {len(body)}\r\n\r\n"
+        f"inference-header-content-length: {length}\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
-
-
-@contextlib.contextmanager
-def running_worker(repository: Path) -> Iterator[int]:
-    """Start a worker over `repository` and yield its port once it is ready."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "model_workers", "--repository", str(repository), "--port", str(port)]
-    process = subprocess.Popen([*command, "--log-level", "warning", "--shutdown-grace-s", "0"], cwd=ROOT)
-    try:
-        deadline = time.monotonic() + START_S_MAX
-        while b" 200 " not in _status_line(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("the worker did not become ready")
-            time.sleep(0.05)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _status_line(port: int) -> bytes:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
-        connection.sendall(b"GET /v2/health/ready HTTP/1.1\r\nhost: worker\r\nconnection: close\r\n\r\n")
-        return connection.recv(64)
-    return b""
 
 
 def main() -> None:
@@ -170,7 +139,11 @@ def main() -> None:
                 inputs = {name: np.zeros((rows, COLUMNS), dtype=np.float32)}
                 cost = us_per_call(lambda model=model, inputs=inputs: model.execute(inputs, ["malignant"]))
                 print(f"{directory.version:9} model alone, {rows:2} rows: {cost:7.1f} µs a call")
-        with running_worker(repository) as port, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with (
+            running_worker(repository, repository / "worker.log") as worker,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            port = worker.port
             for version, name in input_by_version.items():
                 request = http_request(version, name)
                 runner.run(drive(port, request, 1, WARM_REQUESTS))

@@ -163,8 +163,7 @@ class Stack:
         """Wait until every version can answer; the gateway must not end meanwhile."""
 
         def ready() -> bool:
-            for child in (gateway.child, *self.workers.values()):
-                assert child.ended() is None, f"{child.ended()}:\n{child.last_lines(20)}"
+            assert gateway.child.ended() is None, f"{gateway.child.ended()}:\n{gateway.child.last_lines(20)}"
             return gateway.all_ready()
 
         until("every version can answer", ready, READY_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""Whatever callers, the clock, the model and a shutdown do, and in whatever order: one answer or one error for each call."""
+"""Whatever callers, clock, model and shutdown do, in whatever order: one answer or one error for each call."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ QUEUE_ROWS_MAX = 12
 VALUES = st.lists(st.one_of(st.floats(0, 1_000, width=32), st.just(POISON)), min_size=1, max_size=6)
 
 
-class PoisonFound(Exception):  # noqa: N818 - a test's own
+class PoisonFound(Exception):
     """Carries the values that were run, so that a caller can tell its own."""
 
     def __init__(self, values):
@@ -74,7 +74,7 @@ class BatcherMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.calls)
     @rule(data=st.data())
     def cancel(self, data):
-        call = data.draw(st.sampled_from(self.calls))
+        call = data.draw(st.sampled_from(self.calls[-4:]))
         call["cancelled"] = self.in_loop(call["answer"].cancel) or call["cancelled"]
 
     @rule(elapsed_us=st.integers(1, 40))
@@ -141,5 +141,5 @@ class BatcherMachine(RuleBasedStateMachine):
             assert self.aborted
 
 
-BatcherMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+BatcherMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
 TestEveryCallGetsItsOwnAnswerOrItsOwnErrorExactlyOnce = BatcherMachine.TestCase

@@ -1,16 +1,21 @@
-from types import SimpleNamespace
-
 import ibis
 import numpy as np
 import pyarrow as pa
 import pytest
 from ibis.backends.sql.compilers import PySparkCompiler
+from ibis.config import Config
 
 from analysis import make_profile
 from analysis.bin_counts import Slice, comparable, count_bins, counts_by_slice
 from analysis.binning import numeric_places
 from analysis.prediction_log import LogWindow, open_log
 from analysis.profile import CategoryBins
+
+
+class SparkOptions(Config):
+    """The one setting that the compiler for Spark takes from its backend, which would want Spark itself."""
+
+    treat_nan_as_null: bool = False
 
 
 def counted(log, column, profile):
@@ -124,8 +129,7 @@ def test_types_that_cannot_be_compared_are_told_apart():
 
 @pytest.mark.parametrize("values", [np.arange(50.0), ["a", "b"], [True, False]])
 def test_the_same_expression_compiles_for_spark(values, monkeypatch):
-    # The one setting that the compiler takes from a backend, which would want Spark itself.
-    monkeypatch.setattr(ibis.options, "pyspark", SimpleNamespace(treat_nan_as_null=False))
+    monkeypatch.setattr(ibis.options, "pyspark", SparkOptions())
     profile = profile_of(values)
     kind = pa.array(values).type
     rows = ibis.table(

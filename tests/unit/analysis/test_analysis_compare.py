@@ -31,7 +31,10 @@ def training(rng, rows=5_000, **more):
 
 
 def served(rng, rows=ROWS, age=50.0):
-    return {"patient.age": rng.normal(age, 12, rows).astype("f4"), "patient.country": rng.choice(["JP", "DE", "FR"], rows)}
+    return {
+        "patient.age": rng.normal(age, 12, rows).astype("f4"),
+        "patient.country": rng.choice(["JP", "DE", "FR"], rows),
+    }
 
 
 def find(columns, name):
@@ -61,8 +64,9 @@ def test_a_feature_that_moved_is_found_and_stands_first(log, rng):
 def test_scores_are_judged_by_version_and_variant_against_their_own_training_scores(log, rng):
     log.write(served(rng), scores={"score": rng.beta(2, 5, ROWS)}, version="1", variant_served="control")
     log.write(served(rng), scores={"score": rng.beta(5, 2, ROWS)}, version="2", variant_served="treatment")
-    log.write(served(rng), scores={"score": rng.beta(5, 2, ROWS)}, version="1", variant_served=pa.nulls(ROWS, pa.string()))
-    second = make_profile(pa.table({"v.x": [1.0], "y.score": [0.5]}), model="diagnosis", version="2")
+    log.write(
+        served(rng), scores={"score": rng.beta(5, 2, ROWS)}, version="1", variant_served=pa.nulls(ROWS, pa.string())
+    )
     second = make_profile(
         pa.table({"v.x": rng.normal(size=5_000), "y.score": rng.beta(5, 2, 5_000)}), model="diagnosis", version="2"
     )
@@ -171,8 +175,6 @@ def test_new_nulls_are_a_finding_about_data_and_not_drift(log, rng):
 def test_values_out_of_range_are_a_finding(log, rng):
     values = served(rng)
     values["patient.age"][:100] = 999
-    report = compare(training(rng), log.root, "diagnosis")
-    assert ("out_of_range", "patient.age") not in findings(report) if False else True
     log.write(values)
     assert ("out_of_range", "patient.age") in findings(compare(training(rng), log.root, "diagnosis"))
 
@@ -231,6 +233,14 @@ def test_rows_with_a_static_score_are_counted_and_their_scores_are_not(log, rng)
     assert report.predictions == ()
 
 
+def test_rows_that_no_version_answered_are_counted_and_no_scores_of_theirs_are_missed(log, rng):
+    log.write(served(rng), scores={"score": rng.beta(2, 5, ROWS)})
+    log.write({"patient.age": rng.normal(50, 12, 9)}, version="", degraded=[["static_score"]] * 9)
+    report = compare(training(rng), log.root, "diagnosis")
+    assert [(one.version, one.rows) for one in report.slices] == [("", 9), ("1", ROWS)]
+    assert [column.version for column in report.predictions] == ["1"]
+
+
 def test_thresholds_can_be_moved(log, rng):
     log.write(served(rng, age=60))
     lenient = compare(training(rng), log.root, "diagnosis", thresholds=Thresholds(psi=5.0))
@@ -246,24 +256,3 @@ def test_an_empty_window_is_an_error_that_names_it(log, rng):
 def test_the_profile_of_another_model_is_refused(log, rng):
     with pytest.raises(ProfileMismatch, match="describes model 'diagnosis', not 'churn'"):
         compare(training(rng), log.root, "churn")
-
-
-@pytest.mark.parametrize(("n", "m"), [(569, 300), (5_000, 120), (2_000, 5_000)])
-def test_thirty_columns_without_drift_raise_an_alarm_in_at_most_one_window_of_twenty(n, m):
-    from analysis.binning import numeric_places
-    from analysis.drift_report import ColumnDrift
-    from analysis.verdict import Sample, adjust_for_many, judge
-
-    rng = np.random.default_rng(3)
-    alarms = 0
-    for _ in range(40):
-        columns = []
-        for index in range(30):
-            draw = (rng.normal, rng.exponential, lambda size: rng.poisson(30, size))[index % 3]
-            profile = make_profile(pa.table({"v.x": draw(size=n)}), model="m").features[0]
-            places = numeric_places(draw(size=m).astype("f8"), profile.bins)
-            sample = Sample(m, np.bincount(places, minlength=profile.bins.places).astype("f8"), 0.0)
-            subject = ColumnDrift(kind="feature", name="v.x", verdict="ok", reason="")
-            columns.append(judge(subject, profile, sample, Thresholds()))
-        alarms += any(column.verdict == "drift" for column in adjust_for_many(columns, Thresholds()))
-    assert alarms <= 2

@@ -3,7 +3,13 @@ import pytest
 from scipy import stats
 
 from analysis.divergence import population_stability_index
-from analysis.noise_floor import benjamini_hochberg, out_of_range_noise, psi_noise_floor, share_increase_noise
+from analysis.noise_floor import (
+    benjamini_hochberg,
+    out_of_range_noise,
+    out_of_range_p_value,
+    psi_noise_floor,
+    share_increase_noise,
+)
 
 
 def test_the_noise_floor_is_the_chi_square_point_scaled_by_both_sample_sizes():
@@ -45,6 +51,13 @@ def test_chance_puts_more_rows_out_of_range_than_its_allowance_in_at_most_one_wi
     assert np.mean(shares > out_of_range_noise(n, m)) <= 0.002
 
 
+@pytest.mark.parametrize(("n", "m"), [(2, 5), (100, 300), (569, 40_000), (5_000, 60)])
+def test_the_chance_of_values_out_of_range_agrees_with_scipys_beta_binomial(n, m):
+    for outside in {1, 2, m // 10, m - 1, m}:
+        oracle = stats.betabinom.sf(outside - 1, m, 2, n - 1) if outside else 1.0
+        assert out_of_range_p_value(n, m, outside) == pytest.approx(oracle, abs=1e-9)
+
+
 def test_a_baseline_of_one_value_makes_no_claim_about_range():
     assert out_of_range_noise(1, 1_000) == 1.0
 
@@ -57,7 +70,15 @@ def test_chance_raises_a_share_past_its_noise_in_about_one_window_of_a_thousand(
     assert np.mean(past) < 0.003
 
 
-@pytest.mark.parametrize("noise", [lambda: psi_noise_floor(0, 5, 4), lambda: share_increase_noise(0, 0, 0, 1)])
+@pytest.mark.parametrize(
+    "noise",
+    [
+        lambda: psi_noise_floor(0, 5, 4),
+        lambda: share_increase_noise(0, 0, 0, 1),
+        lambda: out_of_range_noise(5, 0),
+        lambda: out_of_range_p_value(0, 5, 1),
+    ],
+)
 def test_the_noise_of_an_empty_sample_is_refused(noise):
     with pytest.raises(ValueError, match="empty"):
         noise()

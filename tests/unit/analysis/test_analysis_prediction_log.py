@@ -89,7 +89,7 @@ def test_a_log_that_is_no_directory_is_told(tmp_path):
 def test_a_damaged_file_is_told_by_its_name(log):
     path = log.write(X)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(UnreadableFile, match=rf"{path.name}: is not a readable Parquet file; move it out"):
+    with pytest.raises(UnreadableFile, match=rf"{path.name}: is not a readable Parquet file; move it away"):
         open_log(log.root, LogWindow(model="diagnosis"))
 
 

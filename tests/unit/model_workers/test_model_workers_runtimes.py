@@ -1,5 +1,11 @@
+import re
+
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
+from skl2onnx import to_onnx
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
 
 from contracts.manifest import Artifact, Input, Output
 from model_workers.errors import ModelMismatch, RuntimeMissing
@@ -97,12 +103,63 @@ def test_a_column_that_the_model_does_not_have_is_found_while_warming_up(reposit
         load_changed(repository, lightgbm_classifier, tmp_path, manifest)
 
 
-@pytest.mark.parametrize(("runtime", "file"), [("onnxruntime", "model.onnx"), ("lightgbm", "model.txt")])
-def test_an_artifact_that_is_no_model_is_refused_by_name(tmp_path, runtime, file):
+@pytest.mark.parametrize(
+    ("runtime", "file", "artifact", "said"),
+    [
+        ("onnxruntime", "model.onnx", b"not a model", "runtime 'onnxruntime' cannot open model.onnx: "),
+        ("lightgbm", "model.txt", b"not a model", "model.txt is not LightGBM's text form"),
+        ("lightgbm", "model.txt", b"tree\nnum_class=1\n", "runtime 'lightgbm' cannot open model.txt: LightGbmError: "),
+    ],
+)
+def test_an_artifact_that_is_no_model_is_refused_by_name(tmp_path, runtime, file, artifact, said):
     manifest = lightgbm_manifest("broken", "1", 3, runtime=runtime, artifact=Artifact(file, "0" * 64))
-    path = publish(tmp_path, b"not a model", manifest)
-    with pytest.raises(ModelMismatch, match=f"runtime '{runtime}' cannot open {file}"):
+    path = publish(tmp_path, artifact, manifest)
+    with pytest.raises(ModelMismatch, match=re.escape(said)):
         load_version(VersionDirectory("broken", "1", path), HandClock())
+
+
+def identity_model(rows, kind=TensorProto.FLOAT):
+    """Build an ONNX model that gives back what it takes; `rows` is a number, or a name where it is free."""
+    x, y = (helper.make_tensor_value_info(name, kind, [rows, 3]) for name in "XY")
+    graph = helper.make_graph([helper.make_node("Identity", ["X"], ["Y"])], "identity", [x], [y])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+
+
+def load_identity(directory, artifact, **changes):
+    manifest = onnx_manifest("identity", "1", 3, outputs=(Output("Y", "FP32", (-1, 3)),), **changes)
+    return load_version(VersionDirectory("identity", "1", publish(directory, artifact, manifest)), HandClock()).model
+
+
+def test_an_onnx_model_of_one_row_an_execution_is_served_row_by_row(tmp_path):
+    model = load_identity(tmp_path, identity_model(1), batch_rows_max=1)
+    rows = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert model.execute({"X": rows}, ["Y"])["Y"].tolist() == rows.tolist()
+
+
+@pytest.mark.parametrize(("rows", "batch_rows_max"), [(1, 2), (8, 8)])
+def test_an_onnx_model_of_a_fixed_number_of_rows_is_refused(tmp_path, rows, batch_rows_max):
+    with pytest.raises(ModelMismatch, match=f"takes exactly {rows} rows an execution; export"):
+        load_identity(tmp_path, identity_model(rows), batch_rows_max=batch_rows_max)
+
+
+def test_an_onnx_model_takes_and_gives_words(tmp_path):
+    changes = {"inputs": (Input("X", "BYTES", (-1, 3)),), "outputs": (Output("Y", "BYTES", (-1, 3)),)}
+    manifest = onnx_manifest("words", "1", 3, **changes)
+    path = publish(tmp_path, identity_model("rows", TensorProto.STRING), manifest)
+    model = load_version(VersionDirectory("words", "1", path), HandClock()).model
+    words = np.array([["a", "ü", ""]], dtype=object)
+    assert model.execute({"X": words}, ["Y"])["Y"].tolist() == words.tolist()
+
+
+def test_a_classifier_that_answers_with_maps_is_refused_with_how_to_export_it(tmp_path):
+    rows, target = load_iris(return_X_y=True)
+    converted = to_onnx(
+        LogisticRegression(max_iter=1_000).fit(rows, target), rows[:1].astype(np.float32), target_opset=17
+    )
+    manifest = onnx_manifest("maps", "1", 4, outputs=(Output("p", "FP32", source="output_probability"),))
+    path = publish(tmp_path, converted.SerializeToString(), manifest)
+    with pytest.raises(ModelMismatch, match="zipmap=False"):
+        load_version(VersionDirectory("maps", "1", path), HandClock())
 
 
 def test_parameters_give_a_runtime_more_threads(repository, tmp_path, onnx_classifier, lightgbm_classifier):
@@ -134,5 +191,5 @@ def test_an_unknown_runtime_is_refused_with_the_known_ones():
 
 def test_a_runtime_whose_library_is_absent_is_refused_by_the_name_of_the_library(monkeypatch):
     monkeypatch.setitem(lookup.BUILT_IN, "onnxruntime", "model_workers.runtimes.no_such_module")
-    with pytest.raises(RuntimeMissing, match="No module named .*no_such_module"):
+    with pytest.raises(RuntimeMissing, match=r"No module named .*no_such_module"):
         find_runtime("onnxruntime")

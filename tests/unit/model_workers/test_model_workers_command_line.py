@@ -1,0 +1,81 @@
+import socket
+
+import pytest
+
+from model_workers.__main__ import main
+from tests.unit.model_workers.published_models import onnx_manifest, publish
+
+
+@pytest.fixture
+def small_repository(tmp_path):
+    publish(tmp_path, b"artifact", onnx_manifest("churn", "1", 3))
+    return str(tmp_path)
+
+
+def refused(capsys, *arguments):
+    """Run with these arguments. Returns the exit code and what was said last."""
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    return leaving.value.code, capsys.readouterr().err.splitlines()[-1]
+
+
+def test_help_shows_every_flag_with_an_example(capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert leaving.value.code == 0
+    assert "sekisho-worker --repository models --model diagnosis@2" in said
+    assert "[SEKISHO_QUEUE_ROWS_MAX; default 16384]" in said
+
+
+def test_without_a_repository_the_way_to_give_one_is_told(capsys):
+    assert refused(capsys) == (2, "sekisho-worker: error: --repository is required (or set SEKISHO_REPOSITORY)")
+
+
+def test_a_missing_repository_is_bad_usage(capsys, tmp_path):
+    code, said = refused(capsys, "--repository", str(tmp_path / "nowhere"))
+    assert code == 2
+    assert "is not a directory; give --repository" in said
+
+
+def test_an_unknown_model_is_bad_usage(capsys, small_repository):
+    code, said = refused(capsys, "--repository", small_repository, "--model", "fraud")
+    assert code == 2
+    assert said.endswith("has no model 'fraud'; it has churn")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--port", "65536"),
+        ("--port", "web"),
+        ("--threads", "0"),
+        ("--queue-rows-max", "0"),
+        ("--body-bytes-max", "-1"),
+        ("--shutdown-grace-s", "soon"),
+        ("--log-level", "loud"),
+        ("--no-such-flag", "1"),
+    ],
+)
+def test_a_value_out_of_range_is_bad_usage_that_names_the_flag(capsys, small_repository, flag, value):
+    code, said = refused(capsys, "--repository", small_repository, flag, value)
+    assert code == 2
+    assert flag in said
+
+
+def test_a_taken_port_is_told_with_the_flag_that_moves_it(capsys, small_repository):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, said = refused(capsys, "--repository", small_repository, "--port", str(port))
+    assert code == 1
+    assert said.endswith(f"port {port} on 127.0.0.1 is taken: choose another one with --port")
+
+
+def test_models_given_by_flag_replace_those_of_the_variable(capsys, small_repository, monkeypatch):
+    monkeypatch.setenv("SEKISHO_MODEL", "a b")
+    code, said = refused(capsys, "--repository", small_repository)
+    assert (code, "'a'" in said) == (2, True)
+    code, said = refused(capsys, "--repository", small_repository, "--model", "c", "--model", "d")
+    assert (code, "'c'" in said) == (2, True)

@@ -1,0 +1,75 @@
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from contracts.manifest import Manifest, decode_manifest
+from model_workers.__main__ import command_line
+from model_workers.batcher import QUEUE_ROWS_MAX
+from model_workers.body import BODY_BYTES_MAX
+from model_workers.edge import STATUS_AND_REASON_BY_ERROR
+from model_workers.executions import INLINE_US_MAX
+from model_workers.http_protocol import HEAD_BYTES_MAX
+from model_workers.metrics import WorkerMetrics
+from model_workers.runtimes.lookup import BUILT_IN
+from model_workers.server import CONNECTIONS_MAX, FINISH_S_MAX, KEEP_ALIVE_S
+
+DOCUMENTS = Path(__file__).resolve().parents[3] / "docs"
+PROTOCOL = (DOCUMENTS / "open-inference-protocol.md").read_text()
+REPOSITORY = (DOCUMENTS / "model-repository.md").read_text()
+
+
+def test_every_flag_stands_in_the_documents_with_its_variable_and_default():
+    flags = [action for action in command_line()._actions if action.dest != "help"]
+    assert len(flags) > 8
+    for action in flags:
+        (line,) = [line for line in PROTOCOL.splitlines() if line.startswith(f"| `{action.option_strings[0]}` |")]
+        assert f"`SEKISHO_{action.dest.upper()}`" in line
+        assert action.default is None or f"`{action.default}`" in line
+
+
+def test_every_metric_stands_in_the_documents():
+    registry = CollectorRegistry()
+    WorkerMetrics(registry)
+    names = re.findall(r"# TYPE (\w+)", generate_latest(registry).decode())
+    assert len(names) == 8
+    assert [name for name in names if f"`{name}`" not in PROTOCOL] == []
+
+
+def test_every_error_stands_in_the_documents_with_its_status():
+    for status, reason in (*STATUS_AND_REASON_BY_ERROR.values(), (500, "internal")):
+        assert f"| {int(status)} | `{reason}` |" in PROTOCOL
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        f"`{QUEUE_ROWS_MAX}`",
+        f"`{BODY_BYTES_MAX}`",
+        f"{INLINE_US_MAX} µs",
+        f"{HEAD_BYTES_MAX // 1024} KiB",
+        f"{CONNECTIONS_MAX:,} connections",
+        f"{FINISH_S_MAX} s",
+        f"{KEEP_ALIVE_S} s",
+    ],
+)
+def test_a_limit_stands_in_the_documents_as_it_is(limit):
+    assert limit in PROTOCOL
+
+
+def test_the_example_of_a_manifest_is_one_and_shows_every_field():
+    example = re.search(r"```json\n(.*?)```", REPOSITORY, re.DOTALL)[1]
+    decode_manifest(example.encode())
+    assert set(Manifest.__struct_fields__) - {"format"} == set(re.findall(r'^  "(\w+)":', example, re.MULTILINE))
+
+
+def test_every_runtime_stands_in_the_documents():
+    assert [name for name in BUILT_IN if f"**`{name}`**" not in REPOSITORY] == []
+
+
+def test_the_example_of_a_runtime_compiles_and_keeps_its_promise_of_30_lines():
+    publishing, runtime = re.findall(r"```python\n(.*?)```", REPOSITORY, re.DOTALL)
+    for program in (publishing, runtime):
+        compile(program, "example", "exec")
+    assert len([line for line in runtime.splitlines() if line.strip()]) <= 30

@@ -1,0 +1,390 @@
+import asyncio
+import json
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from contracts.inference import InferenceRequest, RequestedOutput, decode_response, encode_request, tensor_of
+from contracts.manifest import Input, Output, encode_manifest
+from model_workers import errors
+from model_workers.batcher import Batcher
+from model_workers.body import BodyReader
+from model_workers.edge import STATUS_AND_REASON_BY_ERROR, WorkerApp
+from model_workers.executions import Executions
+from model_workers.metrics import VersionMetrics, WorkerMetrics
+from model_workers.model_version import ModelVersion
+from model_workers.request_rows import RowReader
+from model_workers.served_models import ServedModels, ServedVersion
+from tests.unit.model_workers.fake_parts import FakeRuntime, HandClock, HandExecutor
+from tests.unit.model_workers.published_models import onnx_manifest
+
+QUEUE_ROWS_MAX = 8
+BODY_BYTES_MAX = 10_000
+OUTPUTS = (Output("total", "FP32"), Output("both", "FP32", (-1, 2)))
+
+
+def sums(inputs):
+    """Answer each row with its sum and itself; a first value of -1 fails, one of -2 makes a NaN."""
+    x = inputs["x"]
+    if (x[:, 0] == -1).any():
+        raise ValueError("a row that this model cannot take")
+    return {"total": np.where(x[:, 0] == -2, np.nan, x.sum(axis=1)), "both": x}
+
+
+class Answer:
+    """What an application sent."""
+
+    def __init__(self, start, body):
+        self.status, self.body = start["status"], body
+        self.headers = dict(start["headers"])
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+    @property
+    def error(self):
+        assert self.headers[b"content-type"] == b"application/json"
+        return self.json["error"]
+
+
+class WorkerBench:
+    """An application over model `m`, versions 2 and 10, with a runtime of the test's own."""
+
+    def __init__(self, *, executor=None, clock=None):
+        self.models, self.registry = ServedModels(), CollectorRegistry()
+        self.clock = clock or HandClock()
+        self._executor = executor
+        self.metrics = WorkerMetrics(self.registry)
+        bodies = BodyReader(BODY_BYTES_MAX)
+        self.app = WorkerApp(self.models, self.metrics, self.registry, bodies=bodies, release="1.2.3")
+
+    def serve(self, *versions, model="m"):
+        for version in versions:
+            manifest = onnx_manifest(model, version, 2, inputs=(Input("x", "FP32", (-1, 2)),), outputs=OUTPUTS)
+            metrics = VersionMetrics(self.metrics, model, version)
+            loop = asyncio.get_running_loop()
+            batcher = Batcher(
+                ModelVersion(manifest, FakeRuntime(sums)).execute,
+                self._executor or Executions(loop, threads=0, inline_rows_max=1 << 20, name=model),
+                batch_rows_max=manifest.batch_rows_max,
+                queue_rows_max=QUEUE_ROWS_MAX,
+                executions_max=1,
+                clock_us=self.clock,
+                observer=metrics,
+            )
+            self.models.add(
+                ServedVersion(
+                    manifest=manifest,
+                    document=encode_manifest(manifest),
+                    reader=RowReader(manifest, QUEUE_ROWS_MAX),
+                    batcher=batcher,
+                    metrics=metrics,
+                    datatypes={output.name: output.dtype for output in OUTPUTS},
+                )
+            )
+        self.models.ready = True
+
+    async def ask(self, method, path, body=b"", headers=()):
+        sent = []
+
+        async def receive():
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message):
+            sent.append(message)
+
+        await self.app({"type": "http", "method": method, "path": path, "headers": list(headers)}, receive, send)
+        start, content = sent
+        assert int(dict(start["headers"])[b"content-length"]) == len(content["body"])
+        return Answer(start, content["body"])
+
+
+def ask(method, path, body=b"", headers=()):
+    """Ask a fresh worker one thing."""
+
+    async def scenario():
+        bench = WorkerBench()
+        bench.serve("2", "10")
+        return await bench.ask(method, path, body, headers)
+
+    return asyncio.run(scenario())
+
+
+def infer_json(path="/v2/models/m/infer", **fields):
+    x = {"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [[1, 2], [3, 4]]}
+    return ask("POST", path, json.dumps({"inputs": [x], **fields}).encode())
+
+
+def binary_body(rows, **fields):
+    x = tensor_of("x", np.array(rows, dtype=np.float32), "FP32")
+    document, buffers = encode_request(InferenceRequest(inputs=(x,), **fields))
+    return b"".join([document, *buffers]), [(b"inference-header-content-length", b"%d" % len(document))]
+
+
+def infer_binary(rows, **fields):
+    return ask("POST", "/v2/models/m/infer", *binary_body(rows, **fields))
+
+
+def decoded(answer):
+    length = answer.headers.get(b"inference-header-content-length")
+    return decode_response(answer.body, None if length is None else int(length))
+
+
+def test_the_server_tells_its_name_release_and_extensions():
+    extensions = ["binary_tensor_data", "sekisho_manifest"]
+    assert ask("GET", "/v2").json == {"name": "sekisho-worker", "version": "1.2.3", "extensions": extensions}
+
+
+def test_a_model_tells_its_inputs_outputs_and_loaded_versions():
+    document = ask("GET", "/v2/models/m").json
+    assert document["versions"] == ["2", "10"]
+    assert document["platform"] == "onnxruntime_onnx"
+    assert document["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]
+    assert document["outputs"][1] == {"name": "both", "datatype": "FP32", "shape": [-1, 2]}
+
+
+def test_a_version_shows_its_manifest_as_it_was_published():
+    manifest = onnx_manifest("m", "2", 2, inputs=(Input("x", "FP32", (-1, 2)),), outputs=OUTPUTS)
+    assert ask("GET", "/v2/models/m/versions/2/manifest").body == encode_manifest(manifest)
+
+
+def test_without_a_version_the_highest_one_answers_and_ten_is_above_two():
+    assert infer_json().json["model_version"] == "10"
+    assert infer_json("/v2/models/m/versions/2/infer").json["model_version"] == "2"
+
+
+def test_a_json_request_that_asks_nothing_gets_every_output_as_json_and_its_id_back():
+    answer = infer_json(id="a-1")
+    assert answer.headers[b"content-type"] == b"application/json"
+    assert answer.json == {
+        "model_name": "m",
+        "model_version": "10",
+        "id": "a-1",
+        "outputs": [
+            {"name": "total", "datatype": "FP32", "shape": [2], "data": [3.0, 7.0]},
+            {"name": "both", "datatype": "FP32", "shape": [2, 2], "data": [1.0, 2.0, 3.0, 4.0]},
+        ],
+    }
+
+
+def test_only_the_requested_outputs_are_answered_in_the_order_asked():
+    outputs = infer_json(outputs=[{"name": "both"}, {"name": "total"}]).json["outputs"]
+    assert [output["name"] for output in outputs] == ["both", "total"]
+    assert [output["name"] for output in infer_json(outputs=[{"name": "both"}]).json["outputs"]] == ["both"]
+
+
+def test_a_binary_request_gets_binary_outputs_where_it_asks_for_them():
+    answer = infer_binary([[1, 2], [3, 4]], binary_output=True, id="b")
+    assert answer.headers[b"content-type"] == b"application/octet-stream"
+    response = decoded(answer)
+    assert response.id == "b"
+    assert [output.array().tolist() for output in response.outputs] == [[3, 7], [[1, 2], [3, 4]]]
+
+
+def test_a_binary_request_that_asks_nothing_gets_json():
+    answer = infer_binary([[1, 2]])
+    assert b"inference-header-content-length" not in answer.headers
+    assert answer.json["outputs"][0]["data"] == [3.0]
+
+
+def test_what_an_output_says_of_itself_wins_over_what_the_request_says_of_all():
+    asked = (RequestedOutput("total", binary=False), RequestedOutput("both"))
+    answer = infer_binary([[1, 2]], binary_output=True, outputs=asked)
+    length = int(answer.headers[b"inference-header-content-length"])
+    total, both = json.loads(answer.body[:length])["outputs"]
+    assert total["data"] == [3.0]
+    assert both["parameters"] == {"binary_data_size": 8}
+    assert len(answer.body) - length == 8
+
+
+def test_a_nan_is_null_in_json_and_a_nan_in_binary():
+    answer = infer_json(inputs=[{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [-2, 0]}])
+    assert answer.json["outputs"][0]["data"] == [None]
+    assert np.isnan(decoded(infer_binary([[-2, 0]], binary_output=True)).outputs[0].array()).all()
+
+
+def test_rows_that_the_model_cannot_take_are_a_500_that_says_so_and_no_traceback():
+    answer = infer_binary([[-1, 0]])
+    assert answer.status == 500
+    assert answer.error == "m@10 failed on 1 row: ValueError: a row that this model cannot take"
+
+
+HOSTILE_DOCUMENTS = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b"\xff\xfe",
+    b'{"inputs": []}',
+    b"[" * 10_000,
+    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2]}]}',
+    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, NaN]}]}',
+    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 1e99]}]}',
+    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, null]}]}',
+    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1]}]}',
+    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, -2], "data": [1, 2]}]}',
+    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [268435456, 268435456], "data": [1, 2]}]}',
+    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [0, 2], "data": []}]}',
+    b'{"inputs": [{"name": "x", "datatype": "FP99", "shape": [1, 2], "data": [1, 2]}]}',
+    b'{"inputs": [{"name": "x", "datatype": "FP64", "shape": [1, 2], "data": [1, 2]}]}',
+    b'{"inputs": [{"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}',
+    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}',
+    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}], "outputs": [{"name": "no"}]}',
+    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": 8}}]}',
+    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": -8}}]}',
+]
+
+
+@pytest.mark.parametrize("document", HOSTILE_DOCUMENTS, ids=range(len(HOSTILE_DOCUMENTS)))
+def test_a_document_that_is_no_request_is_a_400_that_names_the_fault(document):
+    answer = ask("POST", "/v2/models/m/infer", document)
+    assert answer.status == 400
+    assert len(answer.error) > 10
+
+
+@pytest.mark.parametrize("length", [b"99999999999", b"-1", b"", b"ten", b"9" * 10_000, b"1"])
+def test_a_wrong_header_length_is_a_400(length):
+    body, _ = binary_body([[1, 2]])
+    answer = ask("POST", "/v2/models/m/infer", body, [(b"inference-header-content-length", length)])
+    assert answer.status == 400
+
+
+@pytest.mark.parametrize("cut", [1, 7, 8, 60])
+def test_a_body_that_is_cut_short_is_a_400(cut):
+    body, headers = binary_body([[1, 2]])
+    assert ask("POST", "/v2/models/m/infer", body[:-cut], headers).status == 400
+
+
+def test_bytes_that_no_tensor_declares_are_a_400():
+    body, headers = binary_body([[1, 2]])
+    assert ask("POST", "/v2/models/m/infer", body + b"\0", headers).status == 400
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/v1/models/m",
+        "/v2/models",
+        "/v2/models/",
+        "/v2/models/other/infer",
+        "/v2/models/m/versions/3/infer",
+        "/v2/models/m/versions//infer",
+        "/v2/models/../m/infer",
+        "/v2/models/../../etc/passwd",
+        "/v2/models/m/versions/../2/infer",
+        "/v2/models/m\n/infer",
+        "/v2/models/" + "m" * 10_000 + "/infer",
+        "/v2/models/m/unload",
+    ],
+)
+def test_a_path_that_leads_nowhere_is_a_short_404(path):
+    answer = ask("POST", path)
+    assert answer.status == 404
+    assert len(answer.error) < 500
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v2/models/m/infer", b"POST"),
+        ("DELETE", "/v2/models/m", b"GET"),
+        ("POST", "/v2/models/m/versions/2/manifest", b"GET"),
+        ("PUT", "/v2", b"GET"),
+        ("POST", "/metrics", b"GET"),
+    ],
+)
+def test_a_wrong_method_is_a_405_that_names_the_right_one(method, path, allowed):
+    answer = ask(method, path)
+    assert (answer.status, answer.headers[b"allow"]) == (405, allowed)
+
+
+def test_a_body_beyond_the_limit_is_a_413_by_its_declared_length_alone():
+    assert ask("POST", "/v2/models/m/infer", b"", [(b"content-length", b"99999999999")]).status == 413
+
+
+def test_a_request_of_more_rows_than_ever_fit_is_a_413():
+    answer = infer_binary([[1, 2]] * (QUEUE_ROWS_MAX + 1))
+    assert answer.status == 413
+    assert answer.error == "rows of one request: 9 given, at most 8 taken"
+
+
+def test_an_unknown_content_encoding_is_a_415():
+    assert ask("POST", "/v2/models/m/infer", b"x", [(b"content-encoding", b"br")]).status == 415
+
+
+def test_full_queue_expired_budget_and_shutdown_are_told_apart():
+    async def scenario():
+        executor = HandExecutor()
+        bench = WorkerBench(executor=executor)
+        bench.serve("1")
+        infer = "/v2/models/m/infer"
+        running = asyncio.create_task(bench.ask("POST", infer, *binary_body([[1, 2]])))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        late = asyncio.create_task(bench.ask("POST", infer, *binary_body([[1, 2]], parameters={"timeout": 100})))
+        filling = asyncio.create_task(bench.ask("POST", infer, *binary_body([[1, 2]] * (QUEUE_ROWS_MAX - 1))))
+        await asyncio.sleep(0)
+        full = await bench.ask("POST", infer, *binary_body([[1, 2]]))
+        scrape = await bench.ask("GET", "/metrics")
+        bench.clock.now_us += 100
+        executor.run_next()
+        answers = [await running, await late]
+        next(iter(bench.models)).batcher.abort()
+        return full, scrape, *answers, await filling, await bench.ask("GET", "/metrics")
+
+    full, scrape, running, late, filling, after = asyncio.run(scenario())
+    assert (full.status, full.headers[b"retry-after"]) == (503, b"1")
+    assert running.status == 200
+    assert (late.status, late.error) == (504, "waited 100 µs of a timeout of 100 µs; the model was not run")
+    assert (filling.status, filling.headers[b"retry-after"]) == (503, b"1")
+    assert b'sekisho_worker_waiting_rows{model="m",version="1"} 8.0' in scrape.body
+    assert b'sekisho_worker_failures_total{model="m",reason="expired",version="1"} 1.0' in after.body
+    assert b'sekisho_worker_requests_total{model="m",version="1"} 2.0' in after.body
+
+
+def test_readiness_follows_loading_and_draining_and_draining_closes_connections():
+    async def scenario():
+        bench = WorkerBench()
+        bench.models.expect("m", "1")
+        before = [(await bench.ask("GET", path)).status for path in ("/v2/health/live", "/v2/health/ready")]
+        loading = await bench.ask("GET", "/v2/models/m/ready")
+        bench.serve("1")
+        bench.models.fail("m", "2", "its artifact is damaged")
+        ready = [(await bench.ask("GET", f"/v2{path}")).status for path in ("/health/ready", "/models/m/ready")]
+        damaged = await bench.ask("POST", "/v2/models/m/versions/2/infer")
+        bench.models.draining = True
+        leaving = [
+            await bench.ask("GET", f"/v2{path}") for path in ("/health/ready", "/models/m/ready", "/health/live")
+        ]
+        served = await bench.ask("POST", "/v2/models/m/infer", *binary_body([[1, 2]]))
+        return before, loading, ready, damaged, leaving, served
+
+    before, loading, ready, damaged, leaving, served = asyncio.run(scenario())
+    assert before == [200, 503]
+    assert (loading.status, loading.error) == (503, "m@1 is not ready: it is loading")
+    assert ready == [200, 200]
+    assert (damaged.status, damaged.error) == (503, "m@2 is not ready: its artifact is damaged")
+    assert [answer.status for answer in leaving] == [503, 503, 200]
+    assert served.status == 200
+    assert {answer.headers[b"connection"] for answer in (*leaving, served)} == {b"close"}
+
+
+def test_a_fault_of_the_worker_itself_is_a_500_that_keeps_its_innards_for_the_log(monkeypatch, caplog):
+    def broken(*_):
+        raise KeyError("secret")
+
+    monkeypatch.setattr(RowReader, "outputs", broken)
+    answer = infer_json()
+    assert (answer.status, answer.error) == (500, "the worker failed on this request; its log says why")
+    assert "secret" in caplog.text
+
+
+def test_every_error_that_a_request_can_meet_has_a_status():
+    at_start_only = {errors.WorkerError, errors.RepositoryError, errors.ArtifactMismatch}
+    at_start_only |= {errors.ModelMismatch, errors.RuntimeMissing}
+    told = {error for error in STATUS_AND_REASON_BY_ERROR if issubclass(error, errors.WorkerError)}
+    every = {e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, errors.WorkerError)}
+    assert told == every - at_start_only

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import socket
 import sys
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from tests.integration.gateway_models import features_document, load_features, m
 ROOT = Path(__file__).resolve().parents[2]
 READY_TIMEOUT_S = 60.0
 LOG_FILE_S = 1.0
+PORTS = (20_000, 32_000)
 
 MODELS = """\
 models:
@@ -129,7 +131,8 @@ class Stack:
         self.start_worker("a")
         self.start_worker("b")
         asyncio.run(load_features(self.redis.url, self.directory / "features.yaml", self.stored))
-        self.start_gateway("--shutdown-grace-s", "0")
+        self.start_gateway("--shutdown-grace-s", "0", wait=False)
+        self.wait_until_ready(self.gateway, *self.workers.values())
 
     @property
     def gateway(self) -> Gateway:
@@ -159,11 +162,12 @@ class Stack:
             self.wait_until_ready(gateway)
         return gateway
 
-    def wait_until_ready(self, gateway: Gateway) -> None:
-        """Wait until every version can answer; the gateway must not end meanwhile."""
+    def wait_until_ready(self, gateway: Gateway, *workers: ChildProcess) -> None:
+        """Wait until every version can answer; neither the gateway nor those workers may end meanwhile."""
 
         def ready() -> bool:
-            assert gateway.child.ended() is None, f"{gateway.child.ended()}:\n{gateway.child.last_lines(20)}"
+            for child in (gateway.child, *workers):
+                assert child.ended() is None, f"{child.ended()}:\n{child.last_lines(20)}"
             return gateway.all_ready()
 
         until("every version can answer", ready, READY_TIMEOUT_S)
@@ -187,12 +191,17 @@ class Stack:
 
 
 def free_ports(count: int) -> list[int]:
-    """Find ports that nothing listens on just now."""
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
+    """Find ports that nothing listens on just now, outside of those from which clients are given theirs."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(*PORTS)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        if port not in found:
+            found.append(port)
+    return found
 
 
 def lines_of_errors(log_file: Path) -> list[str]:

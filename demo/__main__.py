@@ -11,9 +11,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from demo.data_directory import NotTheDemosDirectory, claim
-from demo.results import failures, print_invitation, print_results
-from demo.run import Demo
-from demo.system import Ports, PortTaken, SystemFailed
+from demo.system import DemoSystem, Ports, PortTaken, SystemFailed
 from feature_store import FeatureStoreError, RedisDidNotStart, RedisServerNotFound
 from settings import CommandLine
 from settings.command_line import port_number
@@ -69,10 +67,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         lock = claim(given.data_dir)
     except (PortTaken, NotTheDemosDirectory, OSError) as error:
         _fail(error, 2 if isinstance(error, PortTaken | NotTheDemosDirectory) else 1)
-    demo = Demo(given.data_dir.resolve(), ports, console)
+    system = DemoSystem(given.data_dir.resolve(), ports)
     code = 1
     try:
-        code = _run(demo, console, once=given.once, ports=ports)
+        code = _run(system, console, once=given.once, ports=ports)
     except (SystemFailed, RedisDidNotStart, RedisServerNotFound, FeatureStoreError) as error:
         console.print(f"[bold red]sekisho-demo: error:[/] {error}", soft_wrap=True)
     except KeyboardInterrupt:
@@ -80,17 +78,23 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = 130 if given.once else 0
     finally:
         with contextlib.suppress(KeyboardInterrupt):
-            demo.system.stop()
+            system.stop()
         lock.close()
     sys.exit(code)
 
 
-def _run(demo: Demo, console: Console, *, once: bool, ports: Ports) -> int:
+def _run(system: DemoSystem, console: Console, *, once: bool, ports: Ports) -> int:
     begun = time.monotonic()
+    console.print("loading scikit-learn, LightGBM, ONNX and DuckDB")
+    # Here, not above: they take seconds, and nobody should look at an empty screen for so long.
+    from demo.results import failures, print_invitation, print_results  # noqa: PLC0415
+    from demo.run import Demo  # noqa: PLC0415
+
+    demo = Demo(system, console)
     results = demo.run()
     print_results(console, results)
     problems = [*failures(results), *demo.tell_of_deaths()]
-    print_invitation(console, ports.gateway, ports.admin, demo.system.log_directory)
+    print_invitation(console, ports.gateway, ports.admin, system.log_directory)
     for problem in problems:
         console.print(f"[bold red]failed:[/] {problem}", soft_wrap=True)
     if once:

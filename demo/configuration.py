@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demo.patients import MEASUREMENTS, VIEWS
-from demo.training import MODEL
+from demo.served_model import MODEL
 
 EXPERIMENT = "diagnosis-lightgbm"
 

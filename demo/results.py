@@ -12,8 +12,8 @@ from scipy.stats import binomtest
 
 from analysis import DriftReport, VariantOutcome, render_table
 from demo.patients import SHIFT, SHIFTED
+from demo.served_model import MODEL
 from demo.traffic import Answer
-from demo.training import MODEL
 
 CONFIGURED_SHARES: Final = {"control": 0.5, "treatment": 0.5}
 SPLIT_CONFIDENCE: Final = 0.999

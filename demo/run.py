@@ -15,9 +15,10 @@ from analysis import compare, outcomes_by_variant, read_profile, write_html
 from demo.configuration import write_configuration
 from demo.patients import Patients, read_patients, shifted, view_tables
 from demo.results import Results
-from demo.system import DemoSystem, Ports
+from demo.served_model import MODEL
+from demo.system import DemoSystem
 from demo.traffic import Answer, Clinic, Visit
-from demo.training import MODEL, PROFILE_FILE, train_and_publish
+from demo.training import PROFILE_FILE, train_and_publish
 from feature_store import apply_views, open_redis, read_feature_views, read_views
 from feature_store.row_loader import load_rows
 
@@ -28,11 +29,11 @@ SEED: Final = 11
 
 
 class Demo:
-    """One run in one directory."""
+    """One run of one system."""
 
-    def __init__(self, directory: Path, ports: Ports, console: Console) -> None:
-        self._directory, self._ports, self._console = directory, ports, console
-        self.system = DemoSystem(directory, ports)
+    def __init__(self, system: DemoSystem, console: Console) -> None:
+        self.system, self._console = system, console
+        self._directory, self._ports = system.directory, system.ports
 
     def run(self) -> Results:
         """Train, publish, start, load, replay, shift, replay, compare. Raises what any part raises."""

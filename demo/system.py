@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from demo.configuration import ConfigurationFiles
-from demo.training import MODEL
+from demo.served_model import MODEL
 from feature_store import EmbeddedRedis
 from settings.child_process import ChildProcess
 from settings.ports import PortTaken, refuse_taken_port
@@ -48,7 +48,7 @@ class DemoSystem:
     """Start it with `start_redis` and `start_servers`; `stop` ends every child, the gateway first."""
 
     def __init__(self, directory: Path, ports: Ports) -> None:
-        self._directory, self._ports = directory, ports
+        self.directory, self.ports = directory, ports
         self._redis = EmbeddedRedis(directory / "redis")
         self.children: dict[str, ChildProcess] = {}
         self.log_directory = directory / "log"
@@ -64,11 +64,12 @@ class DemoSystem:
 
     def start_servers(self, repository: Path, files: ConfigurationFiles) -> None:
         """Start the workers and the gateway, and wait until every version can answer. Raises SystemFailed."""
-        for version, port in zip(("1", "2"), self._ports.workers, strict=True):
+        for version, port in zip(("1", "2"), self.ports.workers, strict=True):
             arguments = ["--repository", str(repository), "--model", f"{MODEL}@{version}", "--port", str(port)]
+            arguments += ["--shutdown-grace-s", "0"]
             self._start(f"worker-{version}", "model_workers", arguments)
         gateway = ["--config", str(files.models), "--experiments", str(files.experiments), "--redis", self.redis_url]
-        gateway += ["--port", str(self._ports.gateway), "--admin-port", str(self._ports.admin)]
+        gateway += ["--port", str(self.ports.gateway), "--admin-port", str(self.ports.admin)]
         gateway += ["--log-dir", str(self.log_directory), "--log-file-seconds", str(LOG_FILE_SECONDS)]
         gateway += ["--shutdown-grace-s", "0"]
         self._start("gateway", "gateway", gateway)
@@ -80,7 +81,7 @@ class DemoSystem:
 
     def status(self) -> dict[str, Any]:
         """Read the gateway's status page. Raises OSError where it does not answer."""
-        url = f"http://127.0.0.1:{self._ports.admin}/admin/v1/status"
+        url = f"http://127.0.0.1:{self.ports.admin}/admin/v1/status"
         with urllib.request.urlopen(url, timeout=2) as answer:
             status: dict[str, Any] = json.load(answer)
             return status
@@ -104,7 +105,7 @@ class DemoSystem:
 
     def _start(self, name: str, module: str, arguments: list[str]) -> None:
         # By module, not by script: the demo also runs from a source tree whose scripts are not installed.
-        log_file = self._directory / "logs" / f"{name}.log"
+        log_file = self.directory / "logs" / f"{name}.log"
         child = ChildProcess([sys.executable, "-m", module, *arguments], log_file=log_file)
         child.start()
         self.children[name] = child
@@ -120,7 +121,7 @@ class DemoSystem:
                     )
             if time.monotonic() > give_up:
                 raise SystemFailed(
-                    f"gave up after {timeout_s:g} s waiting until {what}; logs: {self._directory / 'logs'}"
+                    f"gave up after {timeout_s:g} s waiting until {what}; logs: {self.directory / 'logs'}"
                 )
             time.sleep(POLL_S)
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
-from demo.training import MODEL
+from demo.served_model import MODEL
 
 CLIENTS: Final = 4
 REQUEST_TIMEOUT_S: Final = 5.0

@@ -22,10 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from analysis import encode_profile, make_profile
 from contracts.manifest import FILE_NAME, Artifact, Input, Lineage, Manifest, Output, encode_manifest, sha256_of
 from demo.patients import REFERENCES, SEED, Patients
-
-MODEL: Final = "diagnosis"
-OUTPUT: Final = "malignant"
-"""The one number that both versions give: the probability that the mass is malignant."""
+from demo.served_model import MODEL, OUTPUT
 
 PROFILE_FILE: Final = "profile.json"
 PROFILE_BINS: Final = 5

@@ -21,7 +21,6 @@ from gateway.catalogue import Catalogue
 from gateway.clock import monotonic, wall_us
 from gateway.edge.control_api import admin_api, data_api
 from gateway.edge.http_exchange import Receive, Scope, Send
-from gateway.edge.http_protocol import BoundedHeadProtocol
 from gateway.edge.outcomes_route import PATH as OUTCOMES_PATH
 from gateway.edge.outcomes_route import OutcomesRoute
 from gateway.edge.predict_route import PredictRoute
@@ -38,6 +37,7 @@ from gateway.routes_file import read_routes
 from gateway.scoring_ladder import ScoringLadder
 from gateway.settings import Settings
 from gateway.supervisor import Supervisor
+from settings.http_protocol import BoundedHeadProtocol
 from settings.ports import listen, listen_unix
 
 KEEP_ALIVE_S: Final = 75

@@ -19,12 +19,12 @@ from model_workers.body import BodyReader
 from model_workers.edge import WorkerApp
 from model_workers.errors import WorkerError
 from model_workers.executions import INLINE_US_MAX, Executions
-from model_workers.http_protocol import BoundedHeadProtocol
 from model_workers.loading import LoadedVersion, load_version
 from model_workers.metrics import VersionMetrics, WorkerMetrics
 from model_workers.repository import VersionDirectory
 from model_workers.request_rows import RowReader
 from model_workers.served_models import ServedModels, ServedVersion
+from settings.http_protocol import BoundedHeadProtocol
 
 KEEP_ALIVE_S: Final = 75
 """Longer than any client's: the side that closes an idle connection must be the one that would use it next."""

@@ -10,10 +10,10 @@ from model_workers.batcher import QUEUE_ROWS_MAX
 from model_workers.body import BODY_BYTES_MAX
 from model_workers.edge import STATUS_AND_REASON_BY_ERROR
 from model_workers.executions import INLINE_US_MAX
-from model_workers.http_protocol import HEAD_BYTES_MAX
 from model_workers.metrics import WorkerMetrics
 from model_workers.runtimes.lookup import BUILT_IN
 from model_workers.server import CONNECTIONS_MAX, FINISH_S_MAX, KEEP_ALIVE_S
+from settings.http_protocol import HEAD_BYTES_MAX
 
 DOCUMENTS = Path(__file__).resolve().parents[3] / "docs"
 PROTOCOL = (DOCUMENTS / "open-inference-protocol.md").read_text()

@@ -1,6 +1,5 @@
 """The data path: admit, assign, fetch and score, log, answer."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -9,6 +8,7 @@ from typing import Any, Final
 from experiments import UNASSIGNED, Assignment, Reason, State, assign
 from feature_store import InvalidEntityId, entity_id_bytes
 from gateway.admission import Admission, Priority
+from gateway.deadline_watch import DeadlineWatch
 from gateway.errors import (
     DeadlineExceeded,
     ForcedVariantRefused,
@@ -73,7 +73,7 @@ class Predictor:
     ) -> None:
         self._admission, self._ladder, self._log, self._metrics = admission, ladder, log, metrics
         self._new_id, self._now_us, self._clock = new_id, now_us, clock
-        self._loop = asyncio.get_running_loop()
+        self._deadlines = DeadlineWatch(clock)
 
     async def predict(self, call: Call) -> Prediction:
         """Score every instance of one request. Raises a GatewayError of the request, the workers or the deadline."""
@@ -84,14 +84,14 @@ class Predictor:
             assignment = draw(call, unit)
             version = assignment.variant.version if assignment.variant else call.model.route.default_version
             expires_at = call.received_at + call.budget_ms / 1000
-            remaining_s = expires_at - self._clock()
-            if remaining_s <= 0:
+            if expires_at <= self._clock():
                 raise DeadlineExceeded("the request was read", call.budget_ms)
+            watched = self._deadlines.enter(expires_at)
             try:
-                async with asyncio.timeout(remaining_s):
-                    scored = await self._ladder.score(call.model, version, call.request, expires_at)
-            except TimeoutError:
-                raise DeadlineExceeded("features were read and rows scored", call.budget_ms) from None
+                scored = await self._ladder.score(call.model, version, call.request, expires_at)
+            finally:
+                if self._deadlines.leave(watched):
+                    raise DeadlineExceeded("features were read and rows scored", call.budget_ms) from None
         finally:
             self._admission.release()
         return self._answered(call, unit, assignment, scored)

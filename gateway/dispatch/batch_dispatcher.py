@@ -9,12 +9,12 @@ batch.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from contracts.inference import InferenceRequest, RequestedOutput, Tensor, encode_request
 from contracts.manifest import Manifest
 from gateway.dispatch.output_decoder import OutputDecoder, Outputs
+from gateway.dispatch.request_encoder import RequestEncoder
 from gateway.dispatch.worker_connection import ConnectionLost, WorkerAnswer, WorkerConnection
 from gateway.dispatch.worker_pool import Replica, WorkerPool
 from gateway.errors import DeadlineExceeded, GatewayError, Overloaded, WorkerRefused, WorkerUnavailable
@@ -24,6 +24,9 @@ ROWS_WAITING_MAX: Final = 65_536
 
 ATTEMPTS_MAX: Final = 2
 """Sends of one caller's rows: what a dying worker held goes once more, to whichever replica is left."""
+
+SWEEP_S: Final = 0.02
+"""How often batches in flight are looked at for a stalled worker."""
 
 
 class Scores(NamedTuple):
@@ -49,13 +52,13 @@ class _Submission:
     """Send without batch-mates: its batch was refused, and only one of the callers may be at fault."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Batch:
     submissions: list[_Submission]
     rows: int
     replica: Replica
     sent_at: float
-    timer: asyncio.TimerHandle | None = field(default=None)
+    expires_at: float = 0.0
 
 
 class BatchDispatcher:
@@ -68,10 +71,10 @@ class BatchDispatcher:
         self._manifest, self._pool, self._clock = manifest, pool, clock
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Submission] = deque()
-        self._scheduled = False
+        self._scheduled = self._sweeping = False
+        self._in_flight: dict[_Batch, WorkerConnection] = {}
         self._decoder = OutputDecoder(manifest)
-        self._outputs = tuple(RequestedOutput(output.name, True) for output in manifest.outputs)
-        self._path = f"/v2/models/{manifest.model}/versions/{manifest.version}/infer"
+        self._encoder = RequestEncoder(manifest)
         self._label = f"{manifest.model}@{manifest.version}"
         self.rows_waiting = 0
         self.batches_sent = 0
@@ -148,39 +151,38 @@ class BatchDispatcher:
         replica = batch.replica
         now = self._clock()
         expires_at = max(s.expires_at for s in batch.submissions)
-        head, chunks = encode_request(
-            InferenceRequest(
-                inputs=self._tensors(batch),
-                outputs=self._outputs,
-                parameters={"timeout": max(1, int((expires_at - now) * 1e6))},
-            )
+        request = self._encoder.encode(
+            replica.host_header, self._tensors(batch), batch.rows, max(1, int((expires_at - now) * 1e6))
         )
-        body_bytes = len(head) + sum(map(len, chunks))
-        request = (
-            f"POST {self._path} HTTP/1.1\r\nhost: {replica.host}:{replica.port}\r\n"
-            f"content-type: application/octet-stream\r\ninference-header-content-length: {len(head)}\r\n"
-            f"content-length: {body_bytes}\r\n\r\n"
-        ).encode()
         replica.outstanding_rows += batch.rows
         self.batches_sent += 1
         self.rows_sent += batch.rows
-        # A worker that has stalled is cut off when nobody in the batch can wait any longer.
-        batch.timer = self._loop.call_later(
-            max(0.0, expires_at - now), connection.abort, "the worker did not answer in time"
-        )
-        connection.exchange([request, head, *map(bytes, chunks)], lambda answer: self._answered(batch, answer))
+        batch.expires_at = expires_at
+        self._in_flight[batch] = connection
+        if not self._sweeping:
+            self._sweeping = True
+            self._loop.call_later(SWEEP_S, self._sweep)
+        connection.exchange(request, lambda answer: self._answered(batch, answer))
 
-    def _tensors(self, batch: _Batch) -> tuple[Tensor, ...]:
-        tensors = []
-        for i, model_input in enumerate(self._manifest.inputs):
-            submissions = batch.submissions
-            data = submissions[0].inputs[i] if len(submissions) == 1 else b"".join([s.inputs[i] for s in submissions])
-            tensors.append(Tensor(model_input.name, model_input.dtype, (batch.rows, *model_input.shape[1:]), data))
-        return tuple(tensors)
+    def _sweep(self) -> None:
+        # A worker that has stalled is cut off when nobody in the batch can wait any longer. The callers themselves have
+        # been told by their own deadlines, so this may be late, and one timer serves all batches.
+        now = self._clock()
+        for batch, connection in list(self._in_flight.items()):
+            if batch.expires_at <= now:
+                connection.abort("the worker did not answer in time")
+        if self._in_flight:
+            self._loop.call_later(SWEEP_S, self._sweep)
+        else:
+            self._sweeping = False
+
+    def _tensors(self, batch: _Batch) -> list[bytes]:
+        if len(batch.submissions) == 1:
+            return list(batch.submissions[0].inputs)
+        return [b"".join([s.inputs[i] for s in batch.submissions]) for i in range(len(self._manifest.inputs))]
 
     def _answered(self, batch: _Batch, answer: WorkerAnswer | ConnectionLost) -> None:
-        if batch.timer is not None:
-            batch.timer.cancel()
+        self._in_flight.pop(batch, None)
         batch.replica.outstanding_rows -= batch.rows
         if isinstance(answer, ConnectionLost):
             self._lost(batch, answer)

@@ -24,13 +24,14 @@ logger = logging.getLogger(__name__)
 class Replica:
     """One worker: where it is, what is connected, how many rows it holds."""
 
-    __slots__ = ("answered", "connections", "host", "outstanding_rows", "port", "url")
+    __slots__ = ("answered", "connections", "host", "host_header", "outstanding_rows", "port", "url")
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         assert parts.hostname is not None
         assert parts.port is not None
         self.url, self.host, self.port = url, parts.hostname, parts.port
+        self.host_header = parts.netloc.encode()
         self.connections: list[WorkerConnection] = []
         self.outstanding_rows = 0
         self.answered = False

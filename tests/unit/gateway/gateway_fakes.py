@@ -64,8 +64,7 @@ class FakeReplica:
     """A replica as the dispatcher sees it."""
 
     url: str = "http://worker:1"
-    host: str = "worker"
-    port: int = 1
+    host_header: bytes = b"worker:1"
     outstanding_rows: int = 0
 
 

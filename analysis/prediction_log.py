@@ -160,6 +160,9 @@ def connect(threads: int | None = None) -> duckdb.DuckDBPyConnection:
     config: dict[str, Any] = {
         "memory_limit": MEMORY_MAX,
         "autoinstall_known_extensions": False,
+        # Parquet's statistics leave NaN out, and DuckDB takes a column with such statistics for one without NaN: it
+        # then answers every isnan() with false.
+        "disabled_optimizers": "statistics_propagation",
         # Made only when something spills, and removed at close. By default it would lie in the working directory.
         "temp_directory": str(Path(tempfile.gettempdir()) / f"sekisho-analysis-{os.getpid()}"),
     }

@@ -50,6 +50,7 @@ class DemoSystem:
     def __init__(self, directory: Path, ports: Ports) -> None:
         self.directory, self.ports = directory, ports
         self._redis = EmbeddedRedis(directory / "redis")
+        self._redis_told = False
         self.children: dict[str, ChildProcess] = {}
         self.log_directory = directory / "log"
 
@@ -94,6 +95,10 @@ class DemoSystem:
             if ending is not None:
                 del self.children[name]
                 found.append(f"{name} (process {child.pid}) died: {ending}; its log: {child.log_file}")
+        ending = self._redis.ended()
+        if ending is not None and not self._redis_told:
+            self._redis_told = True
+            found.append(f"redis died: {ending}; features fall back to their defaults; its log: {self._redis.log_file}")
         return found
 
     def stop(self) -> None:

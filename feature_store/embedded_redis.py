@@ -104,6 +104,10 @@ class EmbeddedRedis:
     def _socket_path(self) -> Path:
         return self._directory / "redis.sock"
 
+    def ended(self) -> str | None:
+        """Say how the server ended; None while it lives or before it was started."""
+        return None if self._process is None else self._process.ended()
+
     def start(self) -> None:
         """Start the server and wait until it answers."""
         self._directory.mkdir(parents=True, exist_ok=True)

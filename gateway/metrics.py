@@ -137,7 +137,7 @@ class StateCollector:
         for model in self._models.values():
             for served in model.versions.values():
                 labels = [model.name, served.version]
-                ready.add_metric(labels, served.planned is not None)
+                ready.add_metric(labels, served.ready)
                 for replica in served.pool.replicas:
                     connections.add_metric([*labels, replica.url], len(replica.connections))
                     outstanding.add_metric([*labels, replica.url], replica.outstanding_rows)

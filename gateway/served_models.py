@@ -34,6 +34,18 @@ class ServedVersion:
     problem: str = "its worker has not been asked yet"
     """Why it is not planned."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether it can answer: planned, and some worker of it can be reached."""
+        return self.planned is not None and self.pool.reachable
+
+    @property
+    def reason(self) -> str | None:
+        """Why it cannot answer; None where it can."""
+        if self.planned is None:
+            return self.problem
+        return None if self.pool.reachable else "none of its workers can be reached"
+
 
 @dataclass(slots=True)
 class ServedModel:
@@ -72,5 +84,9 @@ class ServedModel:
 
     @property
     def ready(self) -> bool:
-        """Whether the default version can answer."""
-        return self.versions[self.route.default_version].planned is not None
+        """Whether a request can be answered: the default version is planned, and it or a fallback has an answer now."""
+        default, fallback = self.versions[self.route.default_version], self.route.fallback
+        if default.planned is None:
+            return False
+        other = self.versions[fallback.version] if fallback.version is not None else default
+        return default.ready or other.ready or fallback.value is not None

@@ -67,6 +67,15 @@ def _plain(value: object) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+class TextFormatter(logging.Formatter):
+    """A line for people: time, level, logger, message, then the record's extra fields as key=value."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        """Render the first line."""
+        extras = [f"{key}={value}" for key, value in vars(record).items() if key not in _RECORD_FIELDS]
+        return " ".join([super().formatMessage(record), *extras])
+
+
 def configure_logging(level: str = "info", style: str = "json", stream: TextIO | None = None) -> None:
     """Send every logger's records to `stream` (standard error), and let uvicorn's pass through the same form.
 
@@ -74,7 +83,7 @@ def configure_logging(level: str = "info", style: str = "json", stream: TextIO |
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(
-        JsonFormatter() if style == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+        JsonFormatter() if style == "json" else TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     )
     root = logging.getLogger()
     for previous in root.handlers[:]:

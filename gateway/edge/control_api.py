@@ -52,7 +52,9 @@ class ModelSummary(BaseModel):
 
 def data_api(catalogue: Catalogue, new_id: Callable[[], str]) -> FastAPI:
     """Build what the data port serves beside the bare routes."""
-    app = FastAPI(title="Sekisho", summary="Predictions and their outcomes", version="1", redoc_url=None)
+    app = FastAPI(
+        title="Sekisho", summary="Predictions and their outcomes", version="1", redoc_url=None, redirect_slashes=False
+    )
     _answer_with_problems(app, new_id)
 
     @app.get("/v1/models", summary="The models that are served")
@@ -106,7 +108,7 @@ def admin_api(
             response.status_code = 503
             return Health(status="draining")
         problems = {
-            f"{model.name}@{model.route.default_version}": model.versions[model.route.default_version].problem
+            f"{model.name}@{model.route.default_version}": model.versions[model.route.default_version].reason or ""
             for model in catalogue.models.values()
             if not model.ready
         }
@@ -198,8 +200,8 @@ def _status(catalogue: Catalogue, name: str) -> dict[str, Any]:
         "default_version": model.route.default_version,
         "versions": {
             served.version: {
-                "ready": served.planned is not None,
-                "problem": None if served.planned is not None else served.problem,
+                "ready": served.ready,
+                "problem": served.reason,
                 "workers": {
                     replica.url: {
                         "reachable": replica.reachable,

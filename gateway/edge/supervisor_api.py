@@ -16,7 +16,13 @@ from gateway.process_client import ProcessSilent, get
 
 def supervisor_api(processes: Mapping[str, Path], metrics: MergedMetrics) -> FastAPI:
     """Build it. processes: name → Unix socket of each process that lives; it changes as they come and go."""
-    app = FastAPI(title="Sekisho administration", summary="Several processes, one port", version="1", redoc_url=None)
+    app = FastAPI(
+        title="Sekisho administration",
+        summary="Several processes, one port",
+        version="1",
+        redoc_url=None,
+        redirect_slashes=False,
+    )
 
     async def ask_all(target: str) -> dict[str, tuple[int, bytes]]:
         names = list(processes)

@@ -91,7 +91,9 @@ def finish(root: Path, stream: Path) -> Path | None:
         table = pa.Table.from_batches(batches, schema).unify_dictionaries()
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished = target.with_name(f".{target.name}.tmp")
-        pq.write_table(table, unfinished, compression=COMPRESSION)
+        # No statistics of floats: they leave NaN out, and readers that trust them then find none.
+        countable = [field.name for field in table.schema if not pa.types.is_floating(field.type)]
+        pq.write_table(table, unfinished, compression=COMPRESSION, write_statistics=countable)
         unfinished.replace(target)
     stream.unlink()
     return target if batches else None

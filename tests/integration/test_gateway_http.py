@@ -6,6 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.gateway_client import Client, until
+from tests.integration.gateway_stack import Gateway
 
 pytestmark = pytest.mark.integration
 
@@ -190,3 +191,11 @@ def _listens(port: int) -> bool:
             return client.ask("GET", "/healthz").status == 200
     except OSError:
         return False
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+@pytest.mark.parametrize("name", ["Upgrade", "upgrade", "UPGRADE"])
+def test_a_client_that_offers_another_protocol_is_answered_in_this_one(gateway: Gateway, protocol: str, name: str):
+    headers = {"connection": "Upgrade, HTTP2-Settings", name: protocol, "http2-settings": "AAMAAABk"}
+    with gateway.client() as client:
+        assert client.predict("ranking", {"entities": {"user": "u1", "item": "i1"}}, headers).status == 200

@@ -35,10 +35,7 @@ SEED: Final = 13
 
 SHIFTED: Final = ("radius", "perimeter", "area")
 SHIFT: Final = 1.15
-"""What happens half-way:
-
-a microscope whose scale was set 15 % too large, so that lengths grow by it and areas by its square.
-"""
+"""What happens half-way: a microscope is set 15 % too large. Lengths grow by that, and areas by its square."""
 
 
 @dataclass(frozen=True, slots=True)

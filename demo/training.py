@@ -1,7 +1,4 @@
-"""Two versions of one model, published with their manifests and baseline profiles:
-
-logistic regression in ONNX, LightGBM.
-"""
+"""Two versions of one model, published with manifests and baseline profiles: ONNX and LightGBM."""
 
 import hashlib
 from collections.abc import Callable

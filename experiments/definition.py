@@ -147,10 +147,7 @@ def parse_experiment(document: Mapping[str, Any]) -> Experiment:
 
 
 def refuse_conflicts(experiments: list[Experiment]) -> None:
-    """Check what only a whole set can break:
-
-    names once, one unit kind a layer, no slot twice. Raises ExperimentError.
-    """
+    """Check what only a whole set can break: names, a layer's unit kind, its slots. Raises ExperimentError."""
     seen: dict[str, Experiment] = {}
     for experiment in experiments:
         if experiment.name in seen:

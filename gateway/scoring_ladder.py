@@ -20,10 +20,7 @@ VARIANT_FALLBACK: Final = "variant_fallback"
 STATIC_SCORE: Final = "static_score"
 
 STEP_DOWN_ON: Final = (WorkerUnavailable, WorkerRefused, ModelNotReady, Overloaded, FeaturesUnavailable)
-"""Faults of the version, not of the request:
-
-another version may do better. A deadline is not among them: nobody waits any more.
-"""
+"""Faults of the version, for which another may do better. Not a deadline: nobody waits any more."""
 
 
 @dataclass(slots=True)

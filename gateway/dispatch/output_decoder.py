@@ -13,10 +13,7 @@ Outputs = list[list[Any]]
 """By output of the manifest: one entry a row, a number, a string, or a list of them."""
 
 LAYOUTS_MAX: Final = 2_048
-"""Heads that are remembered:
-
-a worker writes one for each number of rows, so this is enough for any batch limit in use.
-"""
+"""Heads that are remembered: a worker writes one for each number of rows."""
 
 LAYOUT_HEAD_BYTES_MAX: Final = 4_096
 

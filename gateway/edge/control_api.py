@@ -1,6 +1,6 @@
-"""What is not the hot path, on FastAPI:
+"""What is not the hot path, on FastAPI.
 
-model list and OpenAPI on the data port; health, status and metrics on the admin port.
+The data port's model list and OpenAPI document; the admin port's health, status, experiments and metrics.
 """
 
 import os

@@ -82,7 +82,6 @@ class LogWriter:
         self._dropped_by_loop: dict[str, int] = {}
         self._dropped_by_writer: dict[str, int] = {}
         self._offered = self._written = self._lost_by_loop = self._lost_by_writer = 0
-        self.closed_files = 0
 
     def start(self) -> None:
         """Make the directory, finish what a dead process left, and begin to write. Raises OSError where it cannot."""
@@ -214,7 +213,6 @@ class LogWriter:
         spool = self._open[key][0]
         try:
             spool.close()
-            self.closed_files += 1
         except (OSError, pa.ArrowException) as error:
             # It stays on disk, and the next start finishes it.
             reason = repr(error)[:500]

@@ -4,9 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PEERS := .venv-peers
+PEERS_INSTALLED := $(PEERS)/.installed
 PACKAGES := gateway model_workers feature_store experiments contracts telemetry settings analysis demo
 
-.PHONY: help install demo test check integration fault bench load lock clean
+.PHONY: help install peers demo test check integration fault bench load lock clean
 
 help: ## show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -19,6 +21,13 @@ $(INSTALLED): locks/development.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/development.txt
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+peers: $(PEERS_INSTALLED) ## make .venv-peers: MLServer and the KServe client, which some tests and one benchmark meet
+
+$(PEERS_INSTALLED): locks/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/peers.txt
 	@touch $@
 
 demo: $(INSTALLED) ## the main job on this machine; Ctrl-C ends it
@@ -54,9 +63,10 @@ load: $(INSTALLED) ## locust against a running demo, headless, 30 s
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header \
   --no-annotate --no-emit-index-url --no-emit-find-links
 lock: ## resolve the locks anew
-	$(LOCK) --extra demo --extra loadtests --group dev -o locks/development.txt
+	$(LOCK) --extra demo --extra grpc --extra loadtests --group dev -o locks/development.txt
 	for image in gateway worker-onnx worker-lightgbm analysis; do \
 	  $(LOCK) --extra $$image -c locks/development.txt -o locks/$$image.txt || exit 1; done
+	$(subst pyproject.toml,locks/peers.in,$(LOCK)) -o locks/peers.txt
 
 clean: ## remove what was built and measured here
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -33,6 +33,9 @@ __all__ = [
     "HEADER_BYTES_MAX",
     "NAME_LENGTH_MAX",
     "PARAMETERS_MAX",
+    "PRIORITY_DEFAULT",
+    "PRIORITY_FIRST",
+    "PRIORITY_LAST",
     "TENSORS_MAX",
     "TIMEOUT_US_MAX",
     "InferenceFormatError",
@@ -55,6 +58,10 @@ Parameter = str | bool | int | float
 
 TENSORS_MAX = 256
 HEADER_BYTES_MAX = 8 * 1024 * 1024
+
+PRIORITY_FIRST = 1
+PRIORITY_DEFAULT = 2
+PRIORITY_LAST = 3
 
 TIMEOUT_US_MAX = 24 * 60 * 60 * 1_000_000
 """A longer `parameters.timeout` counts as a day, so that no sum of times overflows anywhere."""
@@ -85,6 +92,17 @@ class InferenceRequest:
         if not isinstance(timeout, int) or isinstance(timeout, bool) or timeout <= 0:
             return None
         return min(timeout, TIMEOUT_US_MAX)
+
+    @property
+    def priority(self) -> int:
+        """What the rows are worth beside others that wait, from `parameters.priority`: 1 is first, 3 last.
+
+        0 and what is not said mean 2; anything above 3 means 3. Source: Triton's scheduling policy extension.
+        """
+        priority = (self.parameters or {}).get("priority")
+        if not isinstance(priority, int) or isinstance(priority, bool) or priority <= 0:
+            return PRIORITY_DEFAULT
+        return min(priority, PRIORITY_LAST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,17 +170,21 @@ def decode_request(body: bytes, header_length: int | None) -> InferenceRequest:
     )
 
 
-def encode_request(request: InferenceRequest) -> tuple[bytes, list[bytes | memoryview]]:
-    """Encode a request with every tensor as raw bytes: the JSON part, and the tensors' bytes that follow it."""
+def encode_request(request: InferenceRequest, *, binary: bool = True) -> tuple[bytes, list[bytes | memoryview]]:
+    """Encode a request: the JSON part, and the tensors' bytes that follow it.
+
+    binary: False for a server without the binary extension, to which the tensors go in the JSON part.
+    """
+    describe = binary_tensor if binary else json_tensor
     document = _RequestJson(
-        inputs=[binary_tensor(tensor) for tensor in request.inputs],
+        inputs=[describe(tensor) for tensor in request.inputs],
         id=request.id,
         parameters={**(request.parameters or {}), **({"binary_data_output": True} if request.binary_output else {})}
         or None,
         outputs=[_OutputJson(o.name, None if o.binary is None else {"binary_data": o.binary}) for o in request.outputs]
         or None,
     )
-    return _encoder.encode(document), [tensor.data for tensor in request.inputs]
+    return _encoder.encode(document), [tensor.data for tensor in request.inputs] if binary else []
 
 
 # Responses

@@ -107,6 +107,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     baseline_profile: str = ""
     """Path of the training data's profile, relative to the manifest; empty where there is none."""
 
+    warm_up: str = ""
+    """Path of recorded requests to warm the version with, relative to the manifest; empty: rows are generated."""
+
     parameters: dict[str, Any] = {}
     """Settings of the runtime (threads, execution providers)."""
 
@@ -161,7 +164,8 @@ def _check(manifest: Manifest) -> None:
             if names.count(name) > 1:
                 raise ManifestError(f"{kind} {name!r} is listed more than once")
     _check_created_at(manifest.created_at)
-    _check_baseline_profile(manifest.baseline_profile)
+    _check_path("baseline_profile", manifest.baseline_profile)
+    _check_path("warm_up", manifest.warm_up)
     tensors: list[Input | Output] = [*manifest.inputs, *manifest.outputs]
     for tensor in tensors:
         _check_tensor(tensor)
@@ -200,7 +204,7 @@ def _check_created_at(created_at: str) -> None:
         raise ManifestError(f"created_at {created_at[:64]!r} is not a time with its offset (2026-10-31T09:00:00Z)")
 
 
-def _check_baseline_profile(path: str) -> None:
+def _check_path(field: str, path: str) -> None:
     parts = path.split("/")
     if path and (any(part in ("", ".", "..") for part in parts) or "\\" in path or not path.isprintable()):
-        raise ManifestError(f"baseline_profile {path[:64]!r} must be a plain path below the manifest's directory")
+        raise ManifestError(f"{field} {path[:64]!r} must be a plain path below the manifest's directory")

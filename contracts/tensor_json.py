@@ -135,7 +135,7 @@ def _json_to_raw(kind: str, entry: TensorJson, elements: int) -> bytes:
             array = np.array(values, dtype=DTYPE_BY_DATATYPE[entry.datatype])
     except OverflowError as error:
         raise InferenceFormatError(f"{kind} {entry.name!r}: a value is out of the range of {entry.datatype}") from error
-    if entry.datatype in FLOATS and not np.isfinite(array).all():
+    if entry.datatype in FLOATS and np.isinf(array).any():
         raise InferenceFormatError(f"{kind} {entry.name!r}: a value is out of the range of {entry.datatype}")
     return array.tobytes()
 
@@ -166,9 +166,9 @@ _ELEMENTS_BY_DATATYPE: dict[str, Any] = {
     "BOOL": list[bool],
     **{f"INT{bits}": _integers(bits, signed=True) for bits in (8, 16, 32, 64)},
     **{f"UINT{bits}": _integers(bits, signed=False) for bits in (8, 16, 32, 64)},
-    "FP16": list[float],
-    "FP32": list[float],
-    "FP64": list[float],
+    "FP16": list[float | None],
+    "FP32": list[float | None],
+    "FP64": list[float | None],
     BYTES: list[str],
 }
 

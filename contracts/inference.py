@@ -6,7 +6,7 @@ order in which they are listed; a header then gives the length of the JSON.
 Source: KServe open-inference-protocol, `inference_rest.md` and `binary_data_extension.md`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -24,6 +24,7 @@ from contracts.tensor_json import (
     binary_tensor,
     decode_tensors,
     json_tensor,
+    raw_tensors,
     refuse_repeats,
 )
 
@@ -49,6 +50,7 @@ __all__ = [
     "encode_request",
     "encode_response",
     "join_byte_elements",
+    "request_of",
     "split_byte_elements",
     "tensor_of",
 ]
@@ -155,6 +157,23 @@ def decode_request(body: bytes, header_length: int | None) -> InferenceRequest:
     Raises InferenceFormatError, which names the tensor at fault.
     """
     document: _RequestJson = _decode_json(_request_decoder, body, header_length)
+    return _request(document, decode_tensors("input", document.inputs, body, header_length))
+
+
+def request_of(document: dict[str, Any], contents: Sequence[bytes]) -> InferenceRequest:
+    """Check and make a request that another transport than HTTP carried, just as strictly as a body of JSON.
+
+    document: what a body of JSON would hold, without the tensors' elements. contents: raw bytes, one of each input.
+    Raises InferenceFormatError, which names the tensor at fault.
+    """
+    try:
+        checked = msgspec.convert(document, _RequestJson)
+    except msgspec.ValidationError as error:
+        raise InferenceFormatError(str(error)) from error
+    return _request(checked, raw_tensors("input", checked.inputs, contents))
+
+
+def _request(document: _RequestJson, inputs: tuple[Tensor, ...]) -> InferenceRequest:
     parameters = _checked_parameters(document.parameters, "the request")
     outputs = tuple(
         RequestedOutput(o.name, _flag(_checked_parameters(o.parameters, f"output {o.name!r}"), "binary_data", o.name))
@@ -162,7 +181,7 @@ def decode_request(body: bytes, header_length: int | None) -> InferenceRequest:
     )
     refuse_repeats("output", [o.name for o in outputs])
     return InferenceRequest(
-        inputs=decode_tensors("input", document.inputs, body, header_length),
+        inputs=inputs,
         outputs=outputs,
         id=document.id,
         parameters=parameters,

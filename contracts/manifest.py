@@ -6,6 +6,7 @@ feature rows by it, and analysis finds the baseline profile through it.
 
 import hashlib
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from math import prod
 from pathlib import Path
@@ -159,22 +160,27 @@ def feature_reference(reference: str) -> tuple[str, str]:
 def _check(manifest: Manifest) -> None:
     if manifest.format != 1:
         raise ManifestError(f"manifest format {manifest.format} is not known here; 1 is")
-    for kind, names in (("input", [i.name for i in manifest.inputs]), ("output", [o.name for o in manifest.outputs])):
-        for name in names:
-            if names.count(name) > 1:
-                raise ManifestError(f"{kind} {name!r} is listed more than once")
+    check_tensors(manifest.inputs, manifest.outputs)
     _check_created_at(manifest.created_at)
     _check_path("baseline_profile", manifest.baseline_profile)
     _check_path("warm_up", manifest.warm_up)
-    tensors: list[Input | Output] = [*manifest.inputs, *manifest.outputs]
+
+
+def check_tensors(inputs: Sequence[Input], outputs: Sequence[Output]) -> None:
+    """Check what a model is declared to take and to give, as a whole. Raises ManifestError, which names the tensor."""
+    for kind, names in (("input", [i.name for i in inputs]), ("output", [o.name for o in outputs])):
+        for name in names:
+            if names.count(name) > 1:
+                raise ManifestError(f"{kind} {name!r} is listed more than once")
+    tensors: list[Input | Output] = [*inputs, *outputs]
     for tensor in tensors:
         _check_tensor(tensor)
-    for output in manifest.outputs:
+    for output in outputs:
         if output.column is not None and output.shape != (-1,):
             raise ManifestError(f"output {output.name!r} is narrowed to one column, so its shape is [-1]")
         if output.dtype == BYTES and output.column is not None:
             raise ManifestError(f"output {output.name!r}: a BYTES output cannot be narrowed")
-    for given in manifest.inputs:
+    for given in inputs:
         for reference in given.features:
             feature_reference(reference)
 

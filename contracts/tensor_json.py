@@ -65,10 +65,25 @@ def decode_tensors(
                 )
             data = view[at : at + size]
             at += size
-            _check_raw(kind, entry, elements, data)
+            _check_raw(kind, entry, elements, data, said="binary_data_size says")
         tensors.append(Tensor(entry.name, entry.datatype, tuple(entry.shape), data))
     if at != len(body):
         raise InferenceFormatError(f"{len(body) - at} bytes follow the last declared {kind}")
+    return tuple(tensors)
+
+
+def raw_tensors(kind: str, listed: Sequence[TensorJson], contents: Sequence[bytes]) -> tuple[Tensor, ...]:
+    """Check the listed tensors and join each to its raw bytes, which another transport than HTTP carried beside them.
+
+    kind: `input` or `output`, for messages. Raises InferenceFormatError, which names the tensor at fault.
+    """
+    refuse_repeats(kind, [tensor.name for tensor in listed])
+    if len(contents) != len(listed):
+        raise InferenceFormatError(f"there are raw contents for {len(contents)} tensors, {len(listed)} are listed")
+    tensors = []
+    for entry, data in zip(listed, contents, strict=True):
+        _check_raw(kind, entry, _checked_elements(kind, entry), data, said="its contents have")
+        tensors.append(Tensor(entry.name, entry.datatype, tuple(entry.shape), data))
     return tuple(tensors)
 
 
@@ -97,7 +112,7 @@ def _binary_size(entry: TensorJson) -> int | None:
     return size
 
 
-def _check_raw(kind: str, entry: TensorJson, elements: int, data: memoryview) -> None:
+def _check_raw(kind: str, entry: TensorJson, elements: int, data: bytes | memoryview, *, said: str) -> None:
     if entry.datatype == BYTES:
         found = sum(1 for _ in byte_element_spans(data, entry.name))
         if found != elements:
@@ -109,7 +124,7 @@ def _check_raw(kind: str, entry: TensorJson, elements: int, data: memoryview) ->
     if len(data) != expected:
         raise InferenceFormatError(
             f"{kind} {entry.name!r}: shape {entry.shape} of {entry.datatype} takes {expected} bytes, "
-            f"binary_data_size says {len(data)}"
+            f"{said} {len(data)}"
         )
     # numpy and the runtimes take a BOOL for a C++ bool, of which any other byte is undefined behaviour.
     if entry.datatype == BOOL and len(data) and np.frombuffer(data, np.uint8).max() > 1:

@@ -21,6 +21,7 @@ from gateway.catalogue import Catalogue
 from gateway.clock import monotonic, wall_us
 from gateway.edge.control_api import admin_api, data_api
 from gateway.edge.http_exchange import Receive, Scope, Send
+from gateway.edge.inference_route import InferenceRoute
 from gateway.edge.outcomes_route import PATH as OUTCOMES_PATH
 from gateway.edge.outcomes_route import OutcomesRoute
 from gateway.edge.predict_route import PredictRoute
@@ -39,6 +40,7 @@ from gateway.settings import Settings
 from gateway.supervisor import Supervisor
 from settings.http_protocol import BoundedHeadProtocol
 from settings.ports import listen, listen_unix
+from settings.release import release
 
 KEEP_ALIVE_S: Final = 75
 """Longer than the usual client's or load balancer's 60 s, so that it is they who close an idle connection."""
@@ -62,10 +64,10 @@ class QuietServer(uvicorn.Server):
 
 
 class DataPort:
-    """The data port's ASGI callable: two bare routes, then FastAPI."""
+    """The data port's ASGI callable: three bare routes, then FastAPI."""
 
-    def __init__(self, predict: PredictRoute, outcomes: OutcomesRoute, rest: Any) -> None:
-        self._predict, self._outcomes, self._rest = predict, outcomes, rest
+    def __init__(self, predict: PredictRoute, inference: InferenceRoute, outcomes: OutcomesRoute, rest: Any) -> None:
+        self._predict, self._inference, self._outcomes, self._rest = predict, inference, outcomes, rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
@@ -73,6 +75,9 @@ class DataPort:
             path = scope["path"]
             if self._predict.serves(path):
                 await self._predict(scope, receive, send)
+                return
+            if self._inference.serves(path):
+                await self._inference(scope, receive, send)
                 return
             if path == OUTCOMES_PATH:
                 await self._outcomes(scope, receive, send)
@@ -106,11 +111,11 @@ async def serve(settings: Settings) -> None:
     features = FeatureAssembler(reader, wall_us)
     registry.register(StateCollector(catalogue.models, admission, features, log))
     new_id = uuid7_maker(wall_us, Random(os.urandom(32)))  # noqa: S311 - see identifiers.py
-    ladder = ScoringLadder(features)
-    predictor = Predictor(admission, ladder, log, metrics, new_id, wall_us, monotonic)
-    predict = PredictRoute(catalogue.models, predictor, metrics, new_id, monotonic)
+    predictor = Predictor(admission, ScoringLadder(), log, metrics, new_id, wall_us, monotonic)
+    predict = PredictRoute(catalogue.models, predictor, features, metrics, new_id, monotonic)
+    inference = InferenceRoute(catalogue.models, predictor, metrics, new_id, monotonic, release())
     outcomes = OutcomesRoute(log, metrics, new_id, wall_us)
-    data = QuietServer(_server_config(DataPort(predict, outcomes, data_api(catalogue, new_id))))
+    data = QuietServer(_server_config(DataPort(predict, inference, outcomes, data_api(catalogue, new_id))))
     admin = QuietServer(
         _server_config(admin_api(catalogue, admission, log, metrics, registry, lambda: predict.draining, new_id))
     )
@@ -133,7 +138,7 @@ async def serve(settings: Settings) -> None:
 
     await asyncio.wait([asyncio.create_task(stop.wait()), *servers], return_when=asyncio.FIRST_COMPLETED)
     logger.info("draining", extra={"grace_s": settings.shutdown_grace_s})
-    predict.draining = outcomes.draining = True
+    predict.draining = inference.draining = outcomes.draining = True
     await asyncio.sleep(settings.shutdown_grace_s)
     data.should_exit = True
     await servers[0]

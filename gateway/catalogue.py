@@ -1,4 +1,4 @@
-"""Brings versions into service: asks a worker for the manifest, the registry for the views, and plans the features."""
+"""Brings versions into service: learns their signatures, asks the registry for the views, and plans the features."""
 
 import asyncio
 import logging
@@ -7,16 +7,17 @@ from typing import Final
 
 from redis.asyncio import Redis
 
-from contracts.manifest import Manifest, ManifestError, decode_manifest
+from contracts.manifest import ManifestError
 from experiments import Experiment
 from feature_store import CorruptRegistry, FeatureStoreUnavailable, RegisteredView, read_views
 from gateway.dispatch.batch_dispatcher import BatchDispatcher
-from gateway.dispatch.worker_connection import ConnectionLost, WorkerAnswer
 from gateway.dispatch.worker_pool import WorkerPool
-from gateway.feature_plan import PlanError, plan_features
-from gateway.prediction_log.prediction_table import PredictionTable, output_columns
+from gateway.feature_plan import FeaturePlan, PlanError, plan_features
+from gateway.model_signature import ModelSignature, takes_features
+from gateway.prediction_log.prediction_table import LoggedColumns, PredictionTable, logged_columns
 from gateway.routes_file import RoutesFile
 from gateway.served_models import PlannedVersion, ServedModel, ServedVersion
+from gateway.worker_description import NotDescribed, describe
 
 LOOK_AGAIN_S: Final = 0.2
 """While some version is not planned yet."""
@@ -24,13 +25,10 @@ LOOK_AGAIN_S: Final = 0.2
 REFRESH_S: Final = 5.0
 """Once all are: how soon a view that has gained features is read with its new layout."""
 
-MANIFEST_TIMEOUT_S: Final = 2.0
+STATIC_DATATYPE: Final = "FP64"
+"""Of a static score's values."""
 
 logger = logging.getLogger(__name__)
-
-
-class NoManifest(Exception):
-    """A worker did not give a manifest; the message says why."""
 
 
 class Catalogue:
@@ -100,14 +98,14 @@ class Catalogue:
 
     async def _plan(self, model: ServedModel, served: ServedVersion) -> None:
         try:
-            manifest = (
-                served.planned.manifest
+            route = model.route.versions[served.version]
+            signature = (
+                served.planned.signature
                 if served.planned
-                else await _fetch_manifest(served.pool, model.name, served.version)
+                else await describe(served.pool, model.name, served.version, route)
             )
-            plan = plan_features(manifest, self._views, model.route.on_missing, model.route.request_overrides)
-            outputs = output_columns(manifest)
-        except (NoManifest, ManifestError, PlanError, ValueError) as error:
+            plan = self._features(model, signature)
+        except (NotDescribed, ManifestError, PlanError) as error:
             if served.problem != str(error):
                 logger.warning(
                     "a version cannot be planned",
@@ -115,44 +113,26 @@ class Catalogue:
                 )
             served.problem = str(error)
             return
-        entities = sorted(plan.entities | ({model.route.unit} if model.route.unit else set()))
+        unit = {model.route.unit} if model.route.unit else set()
+        entities = sorted(unit | (plan.entities if plan else set()))
         if served.planned is None:
-            dispatcher = BatchDispatcher(manifest, served.pool, self._clock)
+            dispatcher = BatchDispatcher(signature, served.pool, self._clock)
             served.pool.on_change = dispatcher.wake
         else:
             dispatcher = served.planned.dispatcher
-        table = PredictionTable(model.name, served.version, entities, outputs, plan)
-        names = tuple(output.name for output in manifest.outputs)
-        served.planned = PlannedVersion(served.version, manifest, plan, dispatcher, table, names)
+        columns = logged_columns(signature.inputs, signature.outputs, plan)
+        table = PredictionTable(model.name, served.version, entities, columns)
+        names = tuple(output.name for output in signature.outputs)
+        served.planned = PlannedVersion(served.version, signature, plan, dispatcher, table, names)
         value = model.route.fallback.value
         if value is not None:
             model.static_outputs = value if isinstance(value, dict) else dict.fromkeys(names, value)
-            static = [(name, "FP64") for name in model.static_outputs]
-            model.static_table = PredictionTable(model.name, "static", entities, static, None)
+            static = LoggedColumns((), (), tuple(((name, STATIC_DATATYPE),) for name in model.static_outputs))
+            model.static_table = PredictionTable(model.name, "static", entities, static)
         model.learn_names()
         logger.info("a version is in service", extra={"model": model.name, "version": served.version})
 
-
-async def _fetch_manifest(pool: WorkerPool, model: str, version: str) -> Manifest:
-    chosen = pool.pick()
-    if chosen is None:
-        raise NoManifest("none of its workers can be reached")
-    replica, connection = chosen
-    answered: asyncio.Future[WorkerAnswer | ConnectionLost] = asyncio.get_running_loop().create_future()
-    path = f"/v2/models/{model}/versions/{version}/manifest"
-    request = f"GET {path} HTTP/1.1\r\nhost: {replica.host}:{replica.port}\r\n\r\n"
-    connection.exchange([request.encode()], lambda answer: None if answered.done() else answered.set_result(answer))
-    try:
-        async with asyncio.timeout(MANIFEST_TIMEOUT_S):
-            answer = await answered
-    except TimeoutError:
-        connection.abort("no manifest in time")
-        raise NoManifest(f"{replica.url}{path}: no answer within {MANIFEST_TIMEOUT_S:g} s") from None
-    if isinstance(answer, ConnectionLost):
-        raise NoManifest(f"{replica.url}{path}: {answer}")
-    if answer.status != 200:
-        raise NoManifest(f"{replica.url}{path}: status {answer.status}, {answer.body[:200].decode('utf-8', 'replace')}")
-    manifest = decode_manifest(answer.body)
-    if (manifest.model, manifest.version) != (model, version):
-        raise NoManifest(f"{replica.url}{path}: the manifest is that of {manifest.model}@{manifest.version}")
-    return manifest
+    def _features(self, model: ServedModel, signature: ModelSignature) -> FeaturePlan | None:
+        if not takes_features(signature.inputs):
+            return None
+        return plan_features(signature.inputs, self._views, model.route.on_missing, model.route.request_overrides)

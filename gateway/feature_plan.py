@@ -5,12 +5,12 @@ or from the request. A stored run whose type is the wanted one is a slice of the
 is the join of a few slices, and the batch the join of its rows: no value is decoded on the way.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from contracts.manifest import REQUEST_SOURCE, Manifest, feature_reference
+from contracts.manifest import REQUEST_SOURCE, Input, feature_reference
 from feature_store import (
     FeatureStatus,
     FeatureStoreError,
@@ -92,20 +92,20 @@ class FeaturePlan:
 
 
 def plan_features(
-    manifest: Manifest,
+    model_inputs: Sequence[Input],
     views: Mapping[str, RegisteredView],
     on_missing: Mapping[str, str],
     request_overrides: Iterable[str],
 ) -> FeaturePlan:
-    """Plan a version's features. Raises PlanError, which says what the store or the manifest lacks."""
+    """Plan the features that fill a version's inputs. Raises PlanError: what the store or the manifest lacks."""
     names: list[str] = []
     runs: dict[str, list[list[Wanted]]] = {}
     inputs: list[InputPlan] = []
     columns: list[tuple[tuple[str, str], ...]] = []
     orders: list[list[tuple[str, int]]] = []
-    for model_input in manifest.inputs:
+    for model_input in model_inputs:
         if not model_input.features:
-            raise PlanError(f"input {model_input.name!r} lists no features: only raw tensors can be sent to it")
+            raise PlanError(f"input {model_input.name!r} lists no features, while other inputs do: rows cannot be made")
         order: list[tuple[str, int]] = []
         listed: list[tuple[str, str]] = []
         previous = ""

@@ -26,18 +26,19 @@ class RowReader(Protocol):
 
 
 @dataclass(slots=True)
-class FeatureRows:
+class ModelRows:
     """The input bytes of all instances of one request, and what was found for each."""
 
-    plan: FeaturePlan
     count: int
     inputs: tuple[bytes, ...]
     """By input: `count` rows of raw elements."""
 
     found: list[tuple[ProjectedRow, ...]]
-    """By instance, by view of the plan."""
+    """By instance, by view of the plan. Empty for rows that were sent as tensors."""
 
     degraded: tuple[str, ...]
+    row_shapes: tuple[tuple[int, ...], ...] | None = None
+    """By input, where a row's shape is not the declared one: it has dimensions that the caller chooses."""
 
 
 class FeatureAssembler:
@@ -53,7 +54,7 @@ class FeatureAssembler:
         self.faults: dict[tuple[str, str], int] = {}
         """Rows that were there and could not be used, by view and fault."""
 
-    async def rows(self, plan: FeaturePlan, request: PredictRequest) -> FeatureRows:
+    async def rows(self, plan: FeaturePlan, request: PredictRequest) -> ModelRows:
         """Assemble the rows of every instance.
 
         Raises MissingEntity, MissingFeature, WrongFeatureType (naming the field), FeaturesMissing, FeaturesUnavailable.
@@ -62,7 +63,7 @@ class FeatureAssembler:
             return await self._single(plan, request)
         return await self._many(plan, request)
 
-    async def _single(self, plan: FeaturePlan, request: PredictRequest) -> FeatureRows:
+    async def _single(self, plan: FeaturePlan, request: PredictRequest) -> ModelRows:
         views = plan.views
         keys = [view.key_prefix + entity_key(request.entities, view.entity, "entities") for view in views]
         request_pieces = plan.request_pieces(request.features, "features") if plan.request_runs else ()
@@ -82,9 +83,9 @@ class FeatureAssembler:
         for view, row in zip(views, found, strict=True):
             if row.status:
                 degraded = self._degraded(view, row, degraded)
-        return FeatureRows(plan, 1, inputs, [found], degraded)
+        return ModelRows(1, inputs, [found], degraded)
 
-    async def _many(self, plan: FeaturePlan, request: PredictRequest) -> FeatureRows:
+    async def _many(self, plan: FeaturePlan, request: PredictRequest) -> ModelRows:
         views = plan.views
         instances = request.instances or []
         # A key is read once and its row projected once, however many instances share it.
@@ -127,7 +128,7 @@ class FeatureAssembler:
             pieces.append(request_pieces)
             for j, plan_input in enumerate(plan.inputs):
                 rows[j].extend([pieces[source][run] for source, run in plan_input.order])
-        return FeatureRows(plan, len(instances), tuple(b"".join(parts) for parts in rows), found, degraded)
+        return ModelRows(len(instances), tuple(b"".join(parts) for parts in rows), found, degraded)
 
     async def _read(self, keys: list[bytes], views: tuple[ViewPlan, ...]) -> list[bytes | None]:
         if not keys:

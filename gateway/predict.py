@@ -23,8 +23,11 @@ from gateway.metrics import GatewayMetrics
 from gateway.predict_request import EntityId, PredictRequest
 from gateway.prediction_log.log_writer import LogWriter, entry_bytes
 from gateway.prediction_log.prediction_table import PredictionEntry
+from gateway.row_sources import RowSource
 from gateway.scoring_ladder import Scored, ScoringLadder
 from gateway.served_models import ServedModel
+
+CHOSEN_BY_CALLER: Final = Assignment(None, None, Reason.FORCED)
 
 NAME_CHARACTERS_SHOWN: Final = 64
 """Of a caller's own name for something, in an error."""
@@ -36,12 +39,22 @@ class Call:
 
     model: ServedModel
     request: PredictRequest
+    """What it says of unit, entities and features; of tensors, no more than the unit."""
+
+    source: RowSource
     request_id: str
     priority: Priority
     forced_variant: str | None
     received_at: float
     budget_ms: float
     body_bytes: int
+    """Of JSON that was decoded into `request`."""
+
+    version: str | None = None
+    """The version that the caller names, instead of a draw."""
+
+    unit_optional: bool = False
+    """Whether it may name no unit, though the route names one: nothing is drawn."""
 
 
 @dataclass(slots=True)
@@ -80,15 +93,17 @@ class Predictor:
         self._admission.admit(call.priority)
         try:
             check_names(call.model, call.request)
-            unit = unit_of(call.model, call.request)
+            unit = unit_of(call.model, call.request, optional=call.unit_optional)
             assignment = draw(call, unit)
-            version = assignment.variant.version if assignment.variant else call.model.route.default_version
+            drawn = assignment.variant.version if assignment.variant else call.model.route.default_version
             expires_at = call.received_at + call.budget_ms / 1000
             if expires_at <= self._clock():
                 raise DeadlineExceeded("the request was read", call.budget_ms)
             watched = self._deadlines.enter(expires_at)
             try:
-                scored = await self._ladder.score(call.model, version, call.request, expires_at)
+                scored = await self._ladder.score(
+                    call.model, call.version or drawn, call.source, expires_at, exactly=call.version is not None
+                )
             finally:
                 if self._deadlines.leave(watched):
                     raise DeadlineExceeded("features were read and rows scored", call.budget_ms) from None
@@ -118,7 +133,7 @@ class Predictor:
                 unit,
                 assignment,
                 served,
-                len(predictions),
+                call.source.count,
                 inputs,
                 rows.found if rows else [],
                 scored.outputs,
@@ -133,7 +148,7 @@ class Predictor:
         self._metrics.answered(
             call.model.name,
             (scored.planned.version if scored.planned else "static", served or ""),
-            len(predictions),
+            call.source.count,
             degraded,
             (features_us, scored.queue_us, scored.infer_us),
         )
@@ -161,8 +176,11 @@ def check_names(model: ServedModel, request: PredictRequest) -> None:
             _check_names(model, instance.entities, instance.features, f"instances[{i}].")
 
 
-def unit_of(model: ServedModel, request: PredictRequest) -> str | None:
-    """Find the randomisation unit: the request's own, else the entity that the route names. Raises MissingUnit."""
+def unit_of(model: ServedModel, request: PredictRequest, *, optional: bool = False) -> str | None:
+    """Find the randomisation unit: the request's own, else the entity that the route names.
+
+    Raises MissingUnit, unless it is optional for this request or on this route.
+    """
     if request.unit is not None:
         return _unit_text(request.unit, "unit")
     kind = model.route.unit
@@ -180,14 +198,21 @@ def unit_of(model: ServedModel, request: PredictRequest) -> str | None:
             f"the instances name several {kind}s, and a request has one unit: give `unit`, or send one request each",
             "unit",
         )
-    if model.route.allow_missing_unit:
+    if optional or model.route.allow_missing_unit:
         return None
     raise MissingUnit(f"give `unit`, or the entity {kind!r}: the model's versions are split by it", "unit")
 
 
+def is_split(model: ServedModel) -> bool:
+    """Whether some experiment on the model is running."""
+    return any(experiment.state is State.RUNNING for experiment in model.experiments)
+
+
 def draw(call: Call, unit: str | None) -> Assignment:
-    """Draw the variant, or take the one that the caller forces. Raises ForcedVariantRefused or UnknownVariant."""
+    """Draw the variant, or take what the caller forces. Raises ForcedVariantRefused or UnknownVariant."""
     model, request = call.model, call.request
+    if call.version is not None:
+        return _named_version(model)
     if call.forced_variant is not None:
         return _forced(model, call.forced_variant)
     if not model.experiments:
@@ -237,6 +262,15 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def _named_version(model: ServedModel) -> Assignment:
+    # Beside a running experiment it is a forced variant by another name.
+    if is_split(model) and not model.route.allow_forced_variant:
+        raise ForcedVariantRefused(
+            "the model is split by an experiment, and its route does not let callers choose a version", "version"
+        )
+    return CHOSEN_BY_CALLER
 
 
 def _forced(model: ServedModel, name: str) -> Assignment:

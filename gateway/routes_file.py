@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from contracts.manifest import TENSORS_MAX, Input, ManifestError, Output, check_tensors
 from settings.yaml_file import ConfigurationError, line_of, read_yaml
 
 DEADLINE_MS_DEFAULT: Final = 100
@@ -19,6 +20,9 @@ INSTANCES_CEILING: Final = 100_000
 MODELS_MAX: Final = 1_000
 VERSIONS_MAX: Final = 100
 WORKERS_MAX: Final = 256
+BATCH_ROWS_CEILING: Final = 65_536
+BATCH_ROWS_DEFAULT: Final = 64
+"""Of a server whose limit nobody states: what most servers' examples are set to."""
 
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 _Name = Annotated[str, msgspec.Meta(pattern=_NAME)]
@@ -26,10 +30,33 @@ _Identifier = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}
 _Reference = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}:[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 
 
-class VersionRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ServerRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How another server of the protocol knows a version, and whether it takes raw tensors."""
+
+    model: _Name | None = None
+    """Its name there; left out: the model's own."""
+
+    version: _Name | msgspec.UnsetType | None = msgspec.UNSET
+    """Its version there; left out: the route's own; null: the server's default, no version in the URL."""
+
+    binary: bool | None = None
+    """Whether the server has the binary tensor extension; left out: it is asked."""
+
+
+class SignatureRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a version takes and gives, where its server has no manifest to ask for. The fields are a manifest's."""
+
+    inputs: Annotated[tuple[Input, ...], msgspec.Meta(min_length=1, max_length=TENSORS_MAX)]
+    outputs: Annotated[tuple[Output, ...], msgspec.Meta(min_length=1, max_length=TENSORS_MAX)]
+    batch_rows_max: Annotated[int, msgspec.Meta(ge=1, le=BATCH_ROWS_CEILING)] = BATCH_ROWS_DEFAULT
+
+
+class VersionRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Where one version is served: base URLs of its workers, `http://host:port`."""
 
     workers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=WORKERS_MAX)]
+    server: ServerRoute = ServerRoute()
+    signature: SignatureRoute | None = None
 
 
 class Fallback(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -101,6 +128,12 @@ def read_routes(path: Path) -> RoutesFile:
                 if not _is_worker_url(url):
                     line = line_of(path, "models", name, "versions", version, "workers", index)
                     raise ConfigurationError(path, line, f"{url!r} is not a worker's URL: expected http://host:port")
+            if served.signature is not None:
+                try:
+                    check_tensors(served.signature.inputs, served.signature.outputs)
+                except ManifestError as error:
+                    line = line_of(path, "models", name, "versions", version, "signature")
+                    raise ConfigurationError(path, line, str(error)) from error
     return routes
 
 

@@ -12,8 +12,8 @@ from gateway.errors import (
     WorkerRefused,
     WorkerUnavailable,
 )
-from gateway.feature_rows import FeatureAssembler, FeatureRows
-from gateway.predict_request import PredictRequest
+from gateway.feature_rows import ModelRows
+from gateway.row_sources import RowSource
 from gateway.served_models import PlannedVersion, ServedModel
 
 VARIANT_FALLBACK: Final = "variant_fallback"
@@ -30,7 +30,7 @@ class Scored:
     planned: PlannedVersion | None
     """None: the static score."""
 
-    rows: FeatureRows | None
+    rows: ModelRows | None
     names: tuple[str, ...]
     """Of the outputs, as clients know them."""
 
@@ -47,26 +47,30 @@ class Scored:
 class ScoringLadder:
     """Scores a request on the first rung that holds."""
 
-    def __init__(self, features: FeatureAssembler) -> None:
-        self._features = features
+    async def score(
+        self, model: ServedModel, version: str, source: RowSource, expires_at: float, *, exactly: bool = False
+    ) -> Scored:
+        """Score every row. Raises the first fault where no rung is left, and a fault of the request at once.
 
-    async def score(self, model: ServedModel, version: str, request: PredictRequest, expires_at: float) -> Scored:
-        """Score every instance. Raises the first fault where no rung is left, and a fault of the request at once."""
+        exactly: this version or none; its caller asked for it by name.
+        """
         try:
-            return await self._by_version(model, version, request, expires_at)
+            return await self._by_version(model, version, source, expires_at)
         except STEP_DOWN_ON as error:
+            if exactly:
+                raise
             fault = error
-        return await self._step_down(model, version, request, expires_at, fault)
+        return await self._step_down(model, version, source, expires_at, fault)
 
-    async def _by_version(self, model: ServedModel, version: str, request: PredictRequest, expires_at: float) -> Scored:
+    async def _by_version(self, model: ServedModel, version: str, source: RowSource, expires_at: float) -> Scored:
         served = model.versions.get(version)
         planned = served.planned if served is not None else None
         if planned is None:
             raise ModelNotReady(
                 f"{model.name}@{version}: {served.problem if served else 'the route has no such version'}"
             )
-        rows = await self._features.rows(planned.plan, request)
-        scores: Scores = await planned.dispatcher.submit(rows.inputs, rows.count, expires_at)
+        rows = await source.rows(planned)
+        scores: Scores = await planned.dispatcher.submit(rows.inputs, rows.count, expires_at, rows.row_shapes)
         return Scored(
             planned,
             rows,
@@ -80,12 +84,12 @@ class ScoringLadder:
         )
 
     async def _step_down(
-        self, model: ServedModel, version: str, request: PredictRequest, expires_at: float, fault: GatewayError
+        self, model: ServedModel, version: str, source: RowSource, expires_at: float, fault: GatewayError
     ) -> Scored:
         champion = model.route.fallback.version or model.route.default_version
         if champion != version:
             try:
-                scored = await self._by_version(model, champion, request, expires_at)
+                scored = await self._by_version(model, champion, source, expires_at)
             except STEP_DOWN_ON:
                 pass  # the last rung, below; the caller is told of the first fault
             else:
@@ -95,8 +99,7 @@ class ScoringLadder:
         value = model.route.fallback.value
         if value is None:
             raise fault
-        count = 1 if request.instances is None else len(request.instances)
         # Before any version was planned nobody knows the outputs' names; one value then stands without one.
         by_name = model.static_outputs or (value if isinstance(value, dict) else {"value": value})
-        outputs = [[v] * count for v in by_name.values()]
+        outputs = [[v] * source.count for v in by_name.values()]
         return Scored(None, None, tuple(by_name), outputs, True, (STATIC_SCORE,), fault.code, 0, 0)

@@ -3,22 +3,24 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from contracts.manifest import Manifest
 from experiments import Experiment
 from gateway.dispatch.batch_dispatcher import BatchDispatcher
 from gateway.dispatch.worker_pool import WorkerPool
 from gateway.feature_plan import FeaturePlan
+from gateway.model_signature import ModelSignature
 from gateway.prediction_log.prediction_table import PredictionTable
 from gateway.routes_file import ModelRoute
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedVersion:
-    """A version that can answer: its manifest was read and its features are planned."""
+    """A version that can answer: its signature is known and its features are planned."""
 
     version: str
-    manifest: Manifest
-    plan: FeaturePlan
+    signature: ModelSignature
+    plan: FeaturePlan | None
+    """None: it takes raw tensors only."""
+
     dispatcher: BatchDispatcher
     table: PredictionTable
     output_names: tuple[str, ...]
@@ -72,13 +74,14 @@ class ServedModel:
 
     def learn_names(self) -> None:
         """Work out which entities and features a request may name, from the versions that are planned."""
-        plans = [served.planned.plan for served in self.versions.values() if served.planned is not None]
+        known = [served.planned for served in self.versions.values() if served.planned is not None]
+        plans = [planned.plan for planned in known if planned.plan is not None]
         entities = {kind for plan in plans for kind in plan.entities}
         entities |= {experiment.unit for experiment in self.experiments}
         if self.route.unit is not None:
             entities.add(self.route.unit)
         features = {name for plan in plans for name in (*plan.request_features, *plan.overridable)}
-        self.names_are_known = len(plans) == len(self.versions)
+        self.names_are_known = len(known) == len(self.versions)
         self.entities = frozenset(entities)
         self.request_features = frozenset(features | set(self.route.attributes))
 

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from contracts.manifest import Manifest
 from gateway.dispatch.output_decoder import OutputDecoder, Outputs
-from gateway.dispatch.request_encoder import RequestEncoder
+from gateway.dispatch.request_encoder import RequestEncoder, RowShapes
 from gateway.dispatch.worker_connection import ConnectionLost, WorkerAnswer, WorkerConnection
 from gateway.dispatch.worker_pool import Replica, WorkerPool
 from gateway.errors import DeadlineExceeded, GatewayError, Overloaded, WorkerRefused, WorkerUnavailable
+from gateway.model_signature import ModelSignature
 
 ROWS_WAITING_MAX: Final = 65_536
 """Rows that may wait for one version; beyond it callers are shed at once."""
@@ -47,6 +47,9 @@ class _Submission:
     expires_at: float
     answer: asyncio.Future[Scores]
     submitted_at: float
+    row_shapes: RowShapes | None = None
+    """Where they are not the declared ones. Only rows of one shape share a batch."""
+
     attempts: int = 0
     alone: bool = False
     """Send without batch-mates: its batch was refused, and only one of the callers may be at fault."""
@@ -67,21 +70,23 @@ class BatchDispatcher:
     clock: seconds, the one that deadlines are told by.
     """
 
-    def __init__(self, manifest: Manifest, pool: WorkerPool, clock: Callable[[], float]) -> None:
-        self._manifest, self._pool, self._clock = manifest, pool, clock
+    def __init__(self, signature: ModelSignature, pool: WorkerPool, clock: Callable[[], float]) -> None:
+        self._signature, self._pool, self._clock = signature, pool, clock
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Submission] = deque()
         self._scheduled = self._sweeping = False
         self._in_flight: dict[_Batch, WorkerConnection] = {}
-        self._decoder = OutputDecoder(manifest)
-        self._encoder = RequestEncoder(manifest)
-        self._label = f"{manifest.model}@{manifest.version}"
+        self._decoder = OutputDecoder(signature)
+        self._encoder = RequestEncoder(signature)
+        self._label = signature.label
         self.rows_waiting = 0
         self.batches_sent = 0
         self.rows_sent = 0
 
-    def submit(self, inputs: tuple[bytes, ...], rows: int, expires_at: float) -> asyncio.Future[Scores]:
-        """Queue one caller's rows. inputs: by input of the manifest, the raw elements of `rows` rows.
+    def submit(
+        self, inputs: tuple[bytes, ...], rows: int, expires_at: float, row_shapes: RowShapes | None = None
+    ) -> asyncio.Future[Scores]:
+        """Queue one caller's rows. inputs: by input of the signature, the raw elements of `rows` rows.
 
         The future fails with DeadlineExceeded, WorkerUnavailable or WorkerRefused. Raises Overloaded where too many
         wait, WorkerUnavailable where no replica can be reached.
@@ -91,7 +96,7 @@ class BatchDispatcher:
         if self.rows_waiting + rows > ROWS_WAITING_MAX:
             raise Overloaded(f"{self._label}: {self.rows_waiting} rows wait already, the most is {ROWS_WAITING_MAX}")
         answer: asyncio.Future[Scores] = self._loop.create_future()
-        self._waiting.append(_Submission(inputs, rows, expires_at, answer, self._clock()))
+        self._waiting.append(_Submission(inputs, rows, expires_at, answer, self._clock(), row_shapes))
         self.rows_waiting += rows
         self._schedule()
         return answer
@@ -132,7 +137,11 @@ class BatchDispatcher:
         rows = 0
         while self._waiting:
             submission = self._waiting[0]
-            if gathered and (submission.alone or rows + submission.rows > self._manifest.batch_rows_max):
+            if gathered and (
+                submission.alone
+                or rows + submission.rows > self._signature.batch_rows_max
+                or submission.row_shapes != gathered[0].row_shapes
+            ):
                 break
             self._waiting.popleft()
             self.rows_waiting -= submission.rows
@@ -152,7 +161,11 @@ class BatchDispatcher:
         now = self._clock()
         expires_at = max(s.expires_at for s in batch.submissions)
         request = self._encoder.encode(
-            replica.host_header, self._tensors(batch), batch.rows, max(1, int((expires_at - now) * 1e6))
+            replica.host_header,
+            self._tensors(batch),
+            batch.rows,
+            max(1, int((expires_at - now) * 1e6)),
+            batch.submissions[0].row_shapes,
         )
         replica.outstanding_rows += batch.rows
         self.batches_sent += 1
@@ -179,7 +192,7 @@ class BatchDispatcher:
     def _tensors(self, batch: _Batch) -> list[bytes]:
         if len(batch.submissions) == 1:
             return list(batch.submissions[0].inputs)
-        return [b"".join([s.inputs[i] for s in batch.submissions]) for i in range(len(self._manifest.inputs))]
+        return [b"".join([s.inputs[i] for s in batch.submissions]) for i in range(len(self._signature.inputs))]
 
     def _answered(self, batch: _Batch, answer: WorkerAnswer | ConnectionLost) -> None:
         self._in_flight.pop(batch, None)

@@ -1,4 +1,4 @@
-"""A worker's answer → Python values by output, checked against the manifest: workers are untrusted too."""
+"""A worker's answer → Python values by output, checked against the signature: workers are untrusted too."""
 
 from math import isfinite
 from typing import Any, Final, NamedTuple
@@ -6,11 +6,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from contracts.datatypes import BYTES, DTYPE_BY_DATATYPE, FLOATS
-from contracts.inference import InferenceResponse, Tensor, decode_response, split_byte_elements
-from contracts.manifest import Manifest
+from contracts.inference import InferenceResponse, Tensor, decode_response, split_byte_elements, tensor_of
+from gateway.model_signature import ModelSignature
 
 Outputs = list[list[Any]]
-"""By output of the manifest: one entry a row, a number, a string, or a list of them."""
+"""By output of the signature: one entry a row, a number, a string, or a list of them."""
 
 LAYOUTS_MAX: Final = 2_048
 """Heads that are remembered: a worker writes one for each number of rows."""
@@ -34,20 +34,19 @@ class OutputDecoder:
     """Decodes answers of one model version.
 
     The head of a binary answer depends on the number of rows alone, so what was once read and checked is remembered by
-    its
-    bytes: reading JSON and building tensors cost 10 µs an answer, a look-up a tenth of one.
+    its bytes: reading JSON and building tensors cost 10 µs an answer, a look-up a tenth of one.
     """
 
     __slots__ = ("_layouts", "_outputs")
 
-    def __init__(self, manifest: Manifest) -> None:
-        self._outputs = manifest.outputs
+    def __init__(self, signature: ModelSignature) -> None:
+        self._outputs = signature.outputs
         self._layouts: dict[bytes, tuple[int, int, tuple[_Place, ...]]] = {}
 
     def decode(self, body: bytes, header_length: int | None, rows: int) -> tuple[Outputs, bool]:
         """Return the values by output, and whether every number is finite.
 
-        Raises ValueError where the answer is not the protocol's, or not of the manifest's outputs, types and shapes.
+        Raises ValueError where the answer is not the protocol's, or not of the signature's outputs, types and shapes.
         """
         if header_length is not None:
             known = self._layouts.get(body[:header_length])
@@ -64,9 +63,11 @@ class OutputDecoder:
         by_name = {tensor.name: tensor for tensor in response.outputs}
         tensors = []
         for expected in self._outputs:
-            tensor = by_name.get(expected.name)
+            tensor = by_name.get(expected.source or expected.name)
             if tensor is None:
-                raise ValueError(f"the answer lacks output {expected.name!r}")
+                raise ValueError(f"the answer lacks output {expected.source or expected.name!r}")
+            if expected.column is not None:
+                tensor = _narrowed(tensor, expected.column, rows)
             shape = (rows, *expected.shape[1:])
             fits = len(tensor.shape) == len(shape) and all(
                 wanted in (-1, given) for wanted, given in zip(shape, tensor.shape, strict=True)
@@ -74,7 +75,7 @@ class OutputDecoder:
             if tensor.datatype != expected.dtype or not fits:
                 raise ValueError(
                     f"output {tensor.name!r} is {tensor.datatype} {list(tensor.shape)}, "
-                    f"the manifest says {expected.dtype} {list(shape)}"
+                    f"not {expected.dtype} {list(shape)}"
                 )
             tensors.append(tensor)
         return tensors
@@ -82,7 +83,9 @@ class OutputDecoder:
     def _remember(
         self, body: bytes, header_length: int, rows: int, response: InferenceResponse, tensors: list[Tensor]
     ) -> None:
-        # Only heads of which every tensor lies raw behind them, at places that the head alone decides.
+        # Only heads of which every tensor lies raw behind them, whole, at places that the head alone decides.
+        if any(output.column is not None or output.source for output in self._outputs):
+            return
         raw_bytes = len(body) - header_length
         sizes = [len(tensor.data) for tensor in response.outputs]
         fixed = all(tensor.datatype != BYTES for tensor in response.outputs)
@@ -96,6 +99,13 @@ class OutputDecoder:
         starts = dict(zip((t.name for t in response.outputs), np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
         places = tuple(_Place(starts[t.name], starts[t.name] + len(t.data), t.datatype, t.shape) for t in tensors)
         self._layouts[body[:header_length]] = (rows, raw_bytes, places)
+
+
+def _narrowed(tensor: Tensor, column: int, rows: int) -> Tensor:
+    # Servers other than ours send all columns of a matrix.
+    if len(tensor.shape) != 2 or tensor.shape[0] != rows or column >= tensor.shape[1]:
+        raise ValueError(f"output {tensor.name!r} has shape {list(tensor.shape)}: no column {column} of {rows} rows")
+    return tensor_of(tensor.name, tensor.array()[:, column], tensor.datatype)
 
 
 def _values(tensors: Any, rows: int) -> tuple[Outputs, bool]:

@@ -6,23 +6,32 @@ from typing import Final
 
 import msgspec
 
-from contracts.headers import FORCED_VARIANT, PRIORITY, REQUEST_ID, REQUEST_TIMEOUT_MS, SERVER_TIMING
-from gateway.admission import Priority
+from contracts.headers import REQUEST_ID, SERVER_TIMING
 from gateway.edge import problem
-from gateway.edge.http_exchange import Receive, Scope, Send, check_json, decode_json, read_body, request_id_of, respond
-from gateway.errors import GatewayError, MalformedRequest, MethodNotAllowed, UnknownModel
+from gateway.edge.call_headers import budget_ms, forced_variant, priority_of, timing
+from gateway.edge.http_exchange import (
+    Receive,
+    Scope,
+    Send,
+    check_json,
+    decode_json,
+    read_body,
+    request_id_of,
+    respond,
+)
+from gateway.errors import GatewayError, MethodNotAllowed, UnknownModel
+from gateway.feature_rows import FeatureAssembler
 from gateway.metrics import GatewayMetrics
 from gateway.predict import Call, Prediction, Predictor
 from gateway.predict_request import PredictAnswer, PredictRequest
 from gateway.routes_file import BODY_BYTES_DEFAULT
+from gateway.row_sources import StoredRows
 from gateway.served_models import ServedModel
 
 PREFIX: Final = "/v1/models/"
 SUFFIX: Final = ":predict"
 ROUTE: Final = "/v1/models/{model}:predict"
 """The metric label: a template, so that no caller can make a new series."""
-
-_PRIORITIES: Final = {priority.value.encode(): priority for priority in Priority}
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +43,12 @@ class PredictRoute:
         self,
         models: Mapping[str, ServedModel],
         predictor: Predictor,
+        features: FeatureAssembler,
         metrics: GatewayMetrics,
         new_id: Callable[[], str],
         clock: Callable[[], float],
     ) -> None:
-        self._models, self._predictor, self._metrics = models, predictor, metrics
+        self._models, self._predictor, self._features, self._metrics = models, predictor, features, metrics
         self._new_id, self._clock = new_id, clock
         self._decoder = msgspec.json.Decoder(PredictRequest)
         self._encode = msgspec.json.Encoder().encode
@@ -67,9 +77,8 @@ class PredictRoute:
             body = problem.document(500, "internal_error", "the gateway failed; its log says why", request_id)
             await respond(send, 500, self._common(request_id), body, problem.CONTENT_TYPE)
         else:
-            body, timing = self._answer(call, prediction)
-            answer_headers = [*self._common(request_id), (SERVER_TIMING, timing)]
-            await respond(send, 200, answer_headers, body, b"application/json")
+            answer_headers = [*self._common(request_id), (SERVER_TIMING, timing(prediction))]
+            await respond(send, 200, answer_headers, self._answer(call, prediction), b"application/json")
             self._observe_ok(self._clock() - received_at)
 
     async def _call(
@@ -85,17 +94,15 @@ class PredictRoute:
             known = ", ".join(sorted(self._models))
             raise UnknownModel(f"no model {name[:64]!r} is served here; there are: {known}", "model")
         check_json(headers)
-        budget_ms = _budget_ms(headers.get(REQUEST_TIMEOUT_MS), model.route.deadline_ms)
-        priority = Priority.DEFAULT
-        if PRIORITY in headers:
-            priority = _priority(headers[PRIORITY])
-        forced = headers.get(FORCED_VARIANT)
+        budget = budget_ms(headers, model.route.deadline_ms)
+        priority = priority_of(headers)
+        forced = forced_variant(headers)
         body = await read_body(headers, receive, model.route.limits.body_bytes_max)
         request: PredictRequest = decode_json(self._decoder, body)
-        forced_variant = None if forced is None else forced[:128].decode("latin-1")
-        return Call(model, request, request_id, priority, forced_variant, received_at, budget_ms, len(body))
+        source = StoredRows(self._features, request)
+        return Call(model, request, source, request_id, priority, forced, received_at, budget, len(body))
 
-    def _answer(self, call: Call, prediction: Prediction) -> tuple[bytes, bytes]:
+    def _answer(self, call: Call, prediction: Prediction) -> bytes:
         scored, assignment = prediction.scored, prediction.assignment
         answer = PredictAnswer(
             predictions=prediction.predictions,
@@ -106,11 +113,7 @@ class PredictRoute:
             prediction_id=prediction.prediction_id,
             degraded=prediction.degraded,
         )
-        timing = (
-            f"features;dur={prediction.features_us / 1000:.3f}, queue;dur={scored.queue_us / 1000:.3f}, "
-            f"infer;dur={scored.infer_us / 1000:.3f}, total;dur={prediction.total_us / 1000:.3f}"
-        )
-        return self._encode(answer), timing.encode()
+        return self._encode(answer)
 
     async def _refuse(self, send: Send, error: GatewayError, request_id: str, received_at: float) -> None:
         status, headers, body = problem.problem(error, request_id)
@@ -125,20 +128,3 @@ class PredictRoute:
         if self.draining:
             headers.append((b"connection", b"close"))
         return headers
-
-
-def _budget_ms(given: bytes | None, deadline_ms: int) -> float:
-    if given is None:
-        return deadline_ms
-    if not given.isdigit() or len(given) > 9 or int(given) == 0:
-        shown = given[:32].decode("latin-1")
-        raise MalformedRequest(f"{shown!r} is not a budget: give whole milliseconds, 1 or more", "x-request-timeout-ms")
-    return min(int(given), deadline_ms)
-
-
-def _priority(given: bytes) -> Priority:
-    priority = _PRIORITIES.get(given)
-    if priority is None:
-        shown = given[:32].decode("latin-1")
-        raise MalformedRequest(f"{shown!r} is no priority: give {', '.join(Priority)}", "x-priority")
-    return priority

@@ -1,15 +1,17 @@
 """Prediction entries → rows of the prediction record, column by column."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain, repeat
-from typing import Any, NamedTuple
+from math import prod
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from contracts.datatypes import BYTES, DTYPE_BY_DATATYPE
 from contracts.inference import split_byte_elements
-from contracts.manifest import Manifest
+from contracts.manifest import Input, Output
 from contracts.prediction_record import (
     ARROW_TYPE_BY_DATATYPE,
     DICTIONARY,
@@ -24,6 +26,20 @@ from gateway.feature_plan import FeaturePlan
 from gateway.predict_request import PredictRequest
 
 MICROSECONDS_MAX = 2**31 - 1
+TENSOR_COLUMNS_MAX: Final = 1_024
+"""Elements of a row for which a tensor that is no feature row is logged, a column each."""
+
+Columns = tuple[tuple[str, str], ...]
+"""(name, datatype) of each column that a tensor's row makes; none where it is not logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedColumns:
+    """What of a version's tensors is logged: feature views, and by input and by output the columns."""
+
+    views: tuple[str, ...]
+    inputs: tuple[Columns, ...]
+    outputs: tuple[Columns, ...]
 
 
 class PredictionEntry(NamedTuple):
@@ -49,32 +65,24 @@ class PredictionEntry(NamedTuple):
 
 
 class PredictionTable:
-    """The rows of one model version (or of a model's static score, whose plan is None)."""
+    """The rows of one model version, or of a model's static score."""
 
-    def __init__(
-        self,
-        model: str,
-        version: str,
-        entities: Sequence[str],
-        outputs: Sequence[tuple[str, str]],
-        plan: FeaturePlan | None,
-    ) -> None:
-        self._model, self._version, self._plan = model, version, plan
+    def __init__(self, model: str, version: str, entities: Sequence[str], columns: LoggedColumns) -> None:
+        self._model, self._version, self._columns = model, version, columns
         self._entities = tuple(entities)
-        self._outputs = tuple(outputs)
         self.directory = f"predictions/model={model}"
         self.label = f"{model}@{version}"
         self.schema = prediction_schema(
             entities=self._entities,
-            views=[view.name for view in plan.views] if plan else [],
-            features=list(chain.from_iterable(plan.columns)) if plan else [],
-            outputs=self._outputs,
+            views=columns.views,
+            features=list(chain.from_iterable(columns.inputs)),
+            outputs=list(chain.from_iterable(columns.outputs)),
         )
 
     def batch(self, entries: Sequence[PredictionEntry]) -> pa.RecordBatch:
         """Build one batch; an entry of n instances makes n rows."""
         rows = sum(entry.row_count for entry in entries)
-        columns = [*self._fixed(entries, rows), *self._entity_columns(entries), *self._view_columns(entries)]
+        columns = [*self._fixed(entries, rows), *self._entity_columns(entries), *self._view_columns(entries, rows)]
         columns += self._feature_columns(entries, rows)
         columns += self._output_columns(entries)
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
@@ -125,61 +133,80 @@ class PredictionTable:
             for entry in entries:
                 shared = entry.request.entities.get(kind)
                 if entry.request.instances is None:
-                    values.append(None if shared is None else str(shared))
+                    values += [None if shared is None else str(shared)] * entry.row_count
                 else:
                     own = (instance.entities.get(kind, shared) for instance in entry.request.instances)
                     values += [None if entity is None else str(entity) for entity in own]
             columns.append(pa.array(values, pa.string()))
         return columns
 
-    def _view_columns(self, entries: Sequence[PredictionEntry]) -> list[pa.Array]:
-        if self._plan is None:
+    def _view_columns(self, entries: Sequence[PredictionEntry], rows: int) -> list[pa.Array]:
+        if not self._columns.views:
             return []
-        found = list(chain.from_iterable(entry.found for entry in entries))
+        # Rows that were sent as tensors were looked up in no view.
+        nowhere = [(None,) * len(self._columns.views)]
+        found = list(chain.from_iterable(entry.found or nowhere * entry.row_count for entry in entries))
+        assert len(found) == rows
         statuses, times = [], []
-        for v in range(len(self._plan.views)):
-            codes = pa.array([int(row[v].status) for row in found], pa.int32())
+        for v in range(len(self._columns.views)):
+            of_view: list[ProjectedRow | None] = [row[v] for row in found]
+            codes = pa.array([None if row is None else int(row.status) for row in of_view], pa.int32())
             statuses.append(pa.DictionaryArray.from_arrays(codes, pa.array(STATUSES, pa.string())))
-            times.append(pa.array([row[v].event_time_us for row in found], pa.int64()).cast(TIMESTAMP))
+            times_us = [None if row is None else row.event_time_us for row in of_view]
+            times.append(pa.array(times_us, pa.int64()).cast(TIMESTAMP))
         return [*statuses, *times]
 
     def _feature_columns(self, entries: Sequence[PredictionEntry], rows: int) -> list[pa.Array]:
-        if self._plan is None:
-            return []
         columns: list[pa.Array] = []
-        for i, (plan_input, names) in enumerate(zip(self._plan.inputs, self._plan.columns, strict=True)):
+        for i, names in enumerate(self._columns.inputs):
+            if not names:
+                continue
+            datatype = names[0][1]
             data = b"".join([entry.inputs[i] for entry in entries])
-            if plan_input.datatype == BYTES:
-                elements = [e.decode("utf-8", "replace") for e in split_byte_elements(data, plan_input.name)]
+            if datatype == BYTES:
+                elements = [e.decode("utf-8", "replace") for e in split_byte_elements(data, names[0][0])]
                 columns += [pa.array(elements[j :: len(names)], pa.string()) for j in range(len(names))]
             else:
-                matrix = np.frombuffer(data, DTYPE_BY_DATATYPE[plan_input.datatype]).reshape(rows, len(names))
+                matrix = np.frombuffer(data, DTYPE_BY_DATATYPE[datatype]).reshape(rows, len(names))
                 # One transposing copy, after which each column is contiguous and needs none of its own.
                 columns += [pa.array(column) for column in np.ascontiguousarray(matrix.T)]
         return columns
 
     def _output_columns(self, entries: Sequence[PredictionEntry]) -> list[pa.Array]:
-        flat: list[list[Any]] = []
-        for o in range(len(entries[0].outputs)):
+        columns: list[pa.Array] = []
+        for o, names in enumerate(self._columns.outputs):
+            if not names:
+                continue
             values = list(chain.from_iterable(entry.outputs[o] for entry in entries))
-            flat += [list(c) for c in zip(*values, strict=True)] if isinstance(values[0], list) else [values]
-        return [
-            pa.array(values, ARROW_TYPE_BY_DATATYPE[datatype])
-            for values, (_, datatype) in zip(flat, self._outputs, strict=True)
-        ]
+            each = [list(c) for c in zip(*values, strict=True)] if isinstance(values[0], list) else [values]
+            columns += [
+                pa.array(column, ARROW_TYPE_BY_DATATYPE[datatype])
+                for column, (_, datatype) in zip(each, names, strict=True)
+            ]
+        return columns
 
 
-def output_columns(manifest: Manifest) -> list[tuple[str, str]]:
-    """Name the score columns of a version: `output`, or `output.0`, `output.1`… where a row has several values."""
-    columns: list[tuple[str, str]] = []
-    for output in manifest.outputs:
-        if len(output.shape) == 1:
-            columns.append((output.name, output.dtype))
-        elif len(output.shape) == 2 and output.shape[1] > 0:
-            columns += [(f"{output.name}.{i}", output.dtype) for i in range(output.shape[1])]
-        else:
-            raise ValueError(f"output {output.name!r} of shape {list(output.shape)} cannot be logged as columns")
-    return columns
+def logged_columns(inputs: Sequence[Input], outputs: Sequence[Output], plan: FeaturePlan | None) -> LoggedColumns:
+    """Name the columns of a version: features where its inputs list some, else elements of its tensors.
+
+    A tensor whose rows vary in shape, or have more than TENSOR_COLUMNS_MAX elements, is not logged.
+    """
+    return LoggedColumns(
+        views=tuple(view.name for view in plan.views) if plan else (),
+        inputs=plan.columns if plan else tuple(tensor_columns(i.name, i.dtype, i.shape) for i in inputs),
+        # A score of more than one dimension a row is no column that anybody compares.
+        outputs=tuple(tensor_columns(o.name, o.dtype, o.shape) if len(o.shape) < 3 else () for o in outputs),
+    )
+
+
+def tensor_columns(name: str, datatype: str, shape: Sequence[int]) -> Columns:
+    """Name a tensor's columns: `name`, or `name.0`, `name.1`… where a row has several elements."""
+    if len(shape) == 1:
+        return ((name, datatype),)
+    elements = prod(shape[1:])
+    if -1 in shape[1:] or elements > TENSOR_COLUMNS_MAX:
+        return ()
+    return tuple((f"{name}.{i}", datatype) for i in range(elements))
 
 
 def _repeated(values: Sequence[Any], entries: Sequence[PredictionEntry]) -> list[Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 # What `.gitignore` lists, and git's own folder.
-LEFT_OUT = {".git", ".venv", "__pycache__", "dist", "sekisho-data", ".cache"} | {
+LEFT_OUT = {".git", ".venv", ".venv-peers", "__pycache__", "dist", "sekisho-data", ".cache"} | {
     f".{tool}_cache" for tool in ("mypy", "ruff", "pytest", "import_linter")
 }
 FILE_BYTES_MAX = 2 * 1024 * 1024

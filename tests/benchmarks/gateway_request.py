@@ -32,9 +32,10 @@ from gateway.feature_plan import plan_features
 from gateway.feature_rows import FeatureAssembler
 from gateway.identifiers import uuid7_maker
 from gateway.metrics import GatewayMetrics
+from gateway.model_signature import signature_of
 from gateway.predict import Predictor
 from gateway.predict_request import PredictRequest
-from gateway.prediction_log.prediction_table import PredictionTable
+from gateway.prediction_log.prediction_table import PredictionTable, logged_columns
 from gateway.routes_file import ModelRoute, VersionRoute
 from gateway.scoring_ladder import ScoringLadder
 from gateway.served_models import PlannedVersion, ServedModel, ServedVersion
@@ -77,7 +78,7 @@ class DoneDispatcher:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
 
-    def submit(self, inputs: Any, rows: int, expires_at: float) -> Any:
+    def submit(self, inputs: Any, rows: int, expires_at: float, row_shapes: Any) -> Any:
         """Return a future that is done."""
         future = self._loop.create_future()
         future.set_result(Scores([[0.123456]], True, 10, 100))
@@ -104,10 +105,11 @@ async def main() -> None:
         outputs=(Output("score", "FP32"),),
         created_at="",
     )
-    plan = plan_features(manifest, {"user_profile": registered}, {}, ())
-    table = PredictionTable("bench", "1", ["user"], [("score", "FP32")], plan)
+    signature = signature_of(manifest)
+    plan = plan_features(manifest.inputs, {"user_profile": registered}, {}, ())
+    table = PredictionTable("bench", "1", ["user"], logged_columns(manifest.inputs, manifest.outputs, plan))
     dispatcher: Any = DoneDispatcher()
-    planned = PlannedVersion("1", manifest, plan, dispatcher, table, ("score",))
+    planned = PlannedVersion("1", signature, plan, dispatcher, table, ("score",))
     pool: Any = SimpleNamespace(replicas=())
     variants = [{"name": "control", "version": "1", "bp": 9000}, {"name": "treatment", "version": "1", "bp": 1000}]
     document = {"experiment": "e", "model": "bench", "unit": "user", "state": "running", "variants": variants}
@@ -120,8 +122,8 @@ async def main() -> None:
     new_id = uuid7_maker(wall_us, Random(1))
     assembler = FeatureAssembler(DoneReader(row), wall_us)
     log: Any = NoLog()
-    predictor = Predictor(Admission(1000), ScoringLadder(assembler), log, metrics, new_id, wall_us, monotonic)
-    predict = PredictRoute({"bench": model}, predictor, metrics, new_id, monotonic)
+    predictor = Predictor(Admission(1000), ScoringLadder(), log, metrics, new_id, wall_us, monotonic)
+    predict = PredictRoute({"bench": model}, predictor, assembler, metrics, new_id, monotonic)
     body = b'{"entities":{"user":"u42"}}'
     scope = {
         "type": "http",

@@ -15,8 +15,8 @@ from tests.unit.gateway.gateway_fakes import (
     FakePool,
     FakeReplica,
     HandClock,
-    manifest_of,
     rows_of,
+    signature_of_echo,
     turns,
 )
 
@@ -46,7 +46,7 @@ class Dispatching(RuleBasedStateMachine):
         self.next_value = 1.0
 
         async def make() -> BatchDispatcher:
-            return BatchDispatcher(manifest_of(BATCH_ROWS_MAX), self.pool, self.clock)
+            return BatchDispatcher(signature_of_echo(BATCH_ROWS_MAX), self.pool, self.clock)
 
         self.dispatcher = self.loop.run_until_complete(make())
 

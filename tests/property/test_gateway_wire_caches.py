@@ -18,6 +18,7 @@ from contracts.inference import (
 from contracts.manifest import Artifact, Input, Manifest, Output
 from gateway.dispatch.output_decoder import OutputDecoder
 from gateway.dispatch.request_encoder import RequestEncoder
+from gateway.model_signature import signature_of
 
 
 def manifest(inputs: tuple[Input, ...], outputs: tuple[Output, ...]) -> Manifest:
@@ -41,7 +42,7 @@ ANSWERS = manifest(
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 10**9)), min_size=1, max_size=8))
 def test_a_request_with_a_kept_head_is_byte_for_byte_the_codecs_own(sends):
-    encoder = RequestEncoder(FLOATS)
+    encoder = RequestEncoder(signature_of(FLOATS))
     for rows, timeout_us in sends:
         x, n = np.ones((rows, 3), "<f4").tobytes(), np.arange(rows, dtype="<i8").tobytes()
         request = b"".join(encoder.encode(b"worker:1", [x, n], rows, timeout_us))
@@ -60,7 +61,7 @@ def test_a_request_with_a_kept_head_is_byte_for_byte_the_codecs_own(sends):
 
 @given(st.lists(st.lists(st.text(max_size=5), min_size=2, max_size=2), min_size=2, max_size=4))
 def test_inputs_of_varying_width_are_never_sent_under_an_earlier_requests_head(batches):
-    encoder = RequestEncoder(TEXTS)
+    encoder = RequestEncoder(signature_of(TEXTS))
     for texts in batches:
         data = bytes(tensor_of("t", np.array(texts, dtype=object), "BYTES").data)
         body = b"".join(encoder.encode(b"w:1", [data], 2, 5)).partition(b"\r\n\r\n")[2]
@@ -83,7 +84,7 @@ def answer(rows: int, seed: int) -> tuple[bytes, int, list]:
 
 @given(st.lists(st.tuples(st.integers(1, 90), st.integers(0, 9)), min_size=1, max_size=12))
 def test_an_answer_that_is_read_by_a_remembered_head_gives_its_own_values(answers):
-    decoder = OutputDecoder(ANSWERS)
+    decoder = OutputDecoder(signature_of(ANSWERS))
     for rows, seed in [*answers, *answers]:
         body, header_length, expected = answer(rows, seed)
         assert decoder.decode(body, header_length, rows) == (expected, True)
@@ -91,7 +92,7 @@ def test_an_answer_that_is_read_by_a_remembered_head_gives_its_own_values(answer
 
 @pytest.mark.parametrize("cut", [1, 4, 8])
 def test_an_answer_shorter_than_its_remembered_head_says_is_still_refused(cut):
-    decoder = OutputDecoder(ANSWERS)
+    decoder = OutputDecoder(signature_of(ANSWERS))
     body, header_length, expected = answer(3, 0)
     assert decoder.decode(body, header_length, 3) == (expected, True)
     with pytest.raises(ValueError, match="bytes"):
@@ -99,16 +100,16 @@ def test_an_answer_shorter_than_its_remembered_head_says_is_still_refused(cut):
 
 
 def test_a_remembered_head_does_not_serve_another_number_of_rows():
-    decoder = OutputDecoder(ANSWERS)
+    decoder = OutputDecoder(signature_of(ANSWERS))
     body, header_length, _ = answer(3, 0)
     decoder.decode(body, header_length, 3)
-    with pytest.raises(ValueError, match="the manifest says"):
+    with pytest.raises(ValueError, match="not FP32"):
         decoder.decode(body, header_length, 2)
 
 
 @pytest.mark.parametrize("rows", [2, 100])
 def test_a_value_that_is_not_finite_is_told_however_the_answer_is_read(rows):
-    decoder = OutputDecoder(FLOATS)
+    decoder = OutputDecoder(signature_of(FLOATS))
     values = np.zeros(rows, "f4")
     for last in (0.0, np.nan, 0.0, np.inf):
         values[-1] = last

@@ -435,3 +435,34 @@ def test_a_tensor_named_in_both_forms_keeps_the_order_of_the_raw_parts():
 def test_an_array_of_a_tensor_has_the_tensors_shape_even_where_it_is_empty():
     assert Tensor("x", "FP32", (0, 3), b"").array().shape == (0, 3)
     assert Tensor("x", "BYTES", (0, 3), b"").array().shape == (0, 3)
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
+def test_null_is_nan_in_a_tensor_of_floats(datatype):
+    tensor = {"name": "x", "datatype": datatype, "shape": [1, 2], "data": [[1.5, None]]}
+    (decoded,) = decode_request(json.dumps({"inputs": [tensor]}).encode(), None).inputs
+    assert decoded.array().tolist()[0][0] == 1.5
+    assert np.isnan(decoded.array()[0, 1])
+
+
+@pytest.mark.parametrize("datatype", ["BOOL", "INT32", "UINT64", "BYTES"])
+def test_null_is_refused_in_every_other_tensor(datatype):
+    tensor = {"name": "x", "datatype": datatype, "shape": [1], "data": [None]}
+    with pytest.raises(InferenceFormatError, match="'x'"):
+        decode_request(json.dumps({"inputs": [tensor]}).encode(), None)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [({}, 2), ({"priority": 0}, 2), ({"priority": 1}, 1), ({"priority": 9}, 3), ({"priority": "1"}, 2)],
+)
+def test_a_priority_is_one_of_three(given, meant):
+    assert InferenceRequest(inputs=(), parameters=given).priority == meant
+
+
+def test_a_request_for_a_server_without_the_binary_extension_is_all_json():
+    tensor = tensor_of("x", np.array([[1.0, np.nan]], "f4"), "FP32")
+    head, parts = encode_request(InferenceRequest(inputs=(tensor,)), binary=False)
+    assert parts == []
+    assert json.loads(head)["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.0, None]}]
+    assert np.array_equal(decode_request(head, None).inputs[0].array(), tensor.array(), equal_nan=True)

@@ -12,6 +12,7 @@ import numpy as np
 from contracts.inference import InferenceResponse, decode_request, encode_response, tensor_of
 from contracts.manifest import Artifact, Input, Manifest, Output
 from gateway.dispatch.worker_connection import ConnectionLost, WorkerAnswer
+from gateway.model_signature import ModelSignature, signature_of
 
 
 def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -40,9 +41,9 @@ class HandClock:
         return self.now_s
 
 
-def manifest_of(batch_rows_max: int = 64) -> Manifest:
+def signature_of_echo(batch_rows_max: int = 64) -> ModelSignature:
     """Declare a model of two float columns whose score is the first of them."""
-    return Manifest(
+    manifest = Manifest(
         model="echo",
         version="1",
         runtime="onnxruntime",
@@ -52,6 +53,7 @@ def manifest_of(batch_rows_max: int = 64) -> Manifest:
         created_at="2026-01-01T00:00:00Z",
         batch_rows_max=batch_rows_max,
     )
+    return signature_of(manifest)
 
 
 def rows_of(*values: float) -> tuple[bytes, ...]:

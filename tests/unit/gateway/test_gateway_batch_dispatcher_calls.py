@@ -6,7 +6,7 @@ import pytest
 from gateway.dispatch import batch_dispatcher
 from gateway.dispatch.batch_dispatcher import BatchDispatcher
 from gateway.errors import DeadlineExceeded, Overloaded, WorkerRefused, WorkerUnavailable
-from tests.unit.gateway.gateway_fakes import FakePool, HandClock, in_loop, manifest_of, rows_of, turns
+from tests.unit.gateway.gateway_fakes import FakePool, HandClock, in_loop, rows_of, signature_of_echo, turns
 
 LATER = 2_000.0
 
@@ -17,7 +17,7 @@ class Bench:
     def __init__(self, *, connections: int = 1, batch_rows_max: int = 64) -> None:
         self.clock = HandClock()
         self.pool = FakePool(connections)
-        self.dispatcher = BatchDispatcher(manifest_of(batch_rows_max), self.pool, self.clock)
+        self.dispatcher = BatchDispatcher(signature_of_echo(batch_rows_max), self.pool, self.clock)
 
     @property
     def connection(self):

@@ -2,7 +2,7 @@ import struct
 
 import pytest
 
-from contracts.manifest import Artifact, Input, Manifest, Output
+from contracts.manifest import Input
 from feature_store import FeatureStatus, RegisteredView
 from feature_store.dtypes import Dtype
 from feature_store.row_layout import Column, place_columns
@@ -32,16 +32,7 @@ VIEWS = {
 
 
 def plan(*inputs: Input, overrides: tuple[str, ...] = (), on_missing: dict[str, str] | None = None) -> FeaturePlan:
-    manifest = Manifest(
-        model="m",
-        version="1",
-        runtime="onnxruntime",
-        artifact=Artifact("model.onnx", "0" * 64),
-        inputs=inputs,
-        outputs=(Output("y", "FP32"),),
-        created_at="2026-01-01T00:00:00Z",
-    )
-    return plan_features(manifest, VIEWS, on_missing or {}, overrides)
+    return plan_features(inputs, VIEWS, on_missing or {}, overrides)
 
 
 def test_columns_of_several_sources_keep_the_order_of_the_model():

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from contracts.inference import InferenceResponse, encode_response, tensor_of
-from contracts.manifest import Artifact, Input, Manifest, Output
+from contracts.manifest import Input, Output
 from gateway.dispatch.output_decoder import OutputDecoder
+from gateway.model_signature import ModelSignature
 
 OUTPUTS = (
     Output("score", "FP32"),
@@ -18,14 +19,15 @@ OUTPUTS = (
 
 def decoder(*outputs: Output) -> OutputDecoder:
     return OutputDecoder(
-        Manifest(
+        ModelSignature(
             model="m",
             version="1",
-            runtime="onnxruntime",
-            artifact=Artifact("model.onnx", "0" * 64),
             inputs=(Input("x", "FP32", (-1,)),),
             outputs=outputs or OUTPUTS,
-            created_at="2026-01-01T00:00:00Z",
+            batch_rows_max=64,
+            server_model="m",
+            server_version="1",
+            binary=True,
         )
     )
 
@@ -139,3 +141,20 @@ def test_labels_whose_lengths_lie_are_refused(raw):
     head = document(name="label", datatype="BYTES", data=..., parameters={"binary_data_size": len(raw)})
     with pytest.raises(ValueError, match="label"):
         decoder(Output("label", "BYTES")).decode(head + raw, len(head), rows=2)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_column_of_a_matrix_that_a_foreign_server_sends_is_kept_under_the_clients_name(binary):
+    narrowing = decoder(Output("second", "FP64", source="classes", column=1), Output("score", "FP32"))
+    for rows in (2, 3, 2):
+        body, head = answer(rows, binary=binary)
+        (second, score), finite = narrowing.decode(body, head, rows)
+        assert second == [3.0 * row + 1 for row in range(rows)]
+        assert score == list(range(rows))
+        assert finite
+
+
+@pytest.mark.parametrize(("source", "column"), [("classes", 3), ("score", 0)])
+def test_a_column_that_is_not_there_is_an_error(source, column):
+    with pytest.raises(ValueError, match="no column"):
+        decoder(Output("y", "FP64", source=source, column=column)).decode(*answer(), 2)

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from contracts.tensor import Tensor
 from experiments import Reason, parse_experiment
 from gateway.admission import Priority
 from gateway.errors import (
@@ -19,6 +20,7 @@ from gateway.errors import (
 from gateway.predict import Call, attributes_of, check_names, draw, unit_of, values_for_clients
 from gateway.predict_request import PredictRequest
 from gateway.routes_file import ModelRoute
+from gateway.row_sources import SentRows
 from gateway.scoring_ladder import Scored
 from gateway.served_models import ServedModel
 
@@ -42,7 +44,8 @@ def experiment(name: str = "e", state: str = "running", **changes: Any) -> dict[
 
 
 def call_of(model: ServedModel, request: PredictRequest, forced: str | None = None) -> Call:
-    return Call(model, request, "r", Priority.DEFAULT, forced, 0.0, 100.0, 0)
+    source = SentRows([Tensor("x", "FP32", (1,), bytes(4))], ())
+    return Call(model, request, source, "r", Priority.DEFAULT, forced, 0.0, 100.0, 0)
 
 
 ONE_UNIT = {

@@ -28,15 +28,17 @@ class Rows:
     inputs: tuple[bytes, ...] = (b"",)
     count: int = 2
     degraded: tuple[str, ...] = ("feature_stale:view",)
+    row_shapes: None = None
 
 
 @dataclass
-class Features:
-    """Assembles nothing, or fails as it is told."""
+class Source:
+    """Makes rows of nothing, or fails as it is told."""
 
     fault: Exception | None = None
+    count: int = 2
 
-    async def rows(self, plan: Any, request: PredictRequest) -> Rows:
+    async def rows(self, planned: Any) -> Rows:
         if self.fault is not None:
             raise self.fault
         return Rows()
@@ -61,7 +63,7 @@ class Version:
     def dispatcher(self) -> "Version":
         return self
 
-    async def submit(self, inputs: Any, rows: int, expires_at: float) -> Scores:
+    async def submit(self, inputs: Any, rows: int, expires_at: float, row_shapes: Any) -> Scores:
         self.asked += 1
         if self.fault is not None:
             raise self.fault
@@ -74,8 +76,8 @@ def model_of(one: Version, two: Version, **fallback: Any) -> ServedModel:
     return ServedModel("m", msgspec.convert(route, ModelRoute), {"1": one, "2": two}, ())
 
 
-async def score(model: ServedModel, version: str, features: Features | None = None) -> Any:
-    return await ScoringLadder(features or Features()).score(model, version, REQUEST, 1.0)
+async def score(model: ServedModel, version: str, source: Source | None = None, *, exactly: bool = False) -> Any:
+    return await ScoringLadder().score(model, version, source or Source(), 1.0, exactly=exactly)
 
 
 @in_loop
@@ -141,7 +143,7 @@ async def test_a_fault_of_the_request_or_its_deadline_takes_no_fallback(fault):
 
 @in_loop
 async def test_a_store_that_cannot_be_read_where_defaults_are_not_allowed_leaves_the_static_score():
-    scored = await score(model_of(Version(1), Version(2), value=0.5), "2", Features(FeaturesUnavailable("gone")))
+    scored = await score(model_of(Version(1), Version(2), value=0.5), "2", Source(FeaturesUnavailable("gone")))
     assert (scored.degraded, scored.error_code) == (("static_score",), "features_unavailable")
 
 

@@ -1,0 +1,50 @@
+"""Headers of a scoring request (its budget, its priority, a forced variant), and those that only its answer has."""
+
+from typing import Final
+
+from contracts.headers import FORCED_VARIANT, PRIORITY, REQUEST_TIMEOUT_MS
+from gateway.admission import Priority
+from gateway.errors import MalformedRequest
+from gateway.predict import Prediction
+
+VARIANT_BYTES_MAX: Final = 128
+
+_PRIORITIES: Final = {priority.value.encode(): priority for priority in Priority}
+
+
+def budget_ms(headers: dict[bytes, bytes], deadline_ms: int) -> float:
+    """Return the caller's budget in ms, at most the route's. Raises MalformedRequest."""
+    given = headers.get(REQUEST_TIMEOUT_MS)
+    if given is None:
+        return deadline_ms
+    if not given.isdigit() or len(given) > 9 or int(given) == 0:
+        shown = given[:32].decode("latin-1")
+        raise MalformedRequest(f"{shown!r} is not a budget: give whole milliseconds, 1 or more", "x-request-timeout-ms")
+    return min(int(given), deadline_ms)
+
+
+def priority_of(headers: dict[bytes, bytes], unsaid: Priority = Priority.DEFAULT) -> Priority:
+    """Return what the request is worth. Raises MalformedRequest."""
+    given = headers.get(PRIORITY)
+    if given is None:
+        return unsaid
+    priority = _PRIORITIES.get(given)
+    if priority is None:
+        shown = given[:32].decode("latin-1")
+        raise MalformedRequest(f"{shown!r} is no priority: give {', '.join(Priority)}", "x-priority")
+    return priority
+
+
+def forced_variant(headers: dict[bytes, bytes]) -> str | None:
+    """Return the variant that the caller forces; None: it is to be drawn."""
+    given = headers.get(FORCED_VARIANT)
+    return None if given is None else given[:VARIANT_BYTES_MAX].decode("latin-1")
+
+
+def timing(prediction: Prediction) -> bytes:
+    """Write `server-timing`: where the time of an answer went, in ms."""
+    scored = prediction.scored
+    return (
+        f"features;dur={prediction.features_us / 1000:.3f}, queue;dur={scored.queue_us / 1000:.3f}, "
+        f"infer;dur={scored.infer_us / 1000:.3f}, total;dur={prediction.total_us / 1000:.3f}"
+    ).encode()

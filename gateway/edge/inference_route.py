@@ -1,0 +1,299 @@
+"""`/v2`: the Open Inference Protocol on the gateway. Tensors in, tensors out, through the same split, limits and log.
+
+Any client of the protocol can so be moved from one worker to the gateway. Errors are the protocol's `{"error": …}`.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from contracts.datatypes import BYTES, DTYPE_BY_DATATYPE
+from contracts.headers import INFERENCE_HEADER_CONTENT_LENGTH, REQUEST_ID, SERVER_TIMING
+from contracts.inference import (
+    InferenceFormatError,
+    InferenceRequest,
+    InferenceResponse,
+    Parameter,
+    Tensor,
+    decode_request,
+    encode_response,
+    tensor_of,
+)
+from gateway.admission import Priority
+from gateway.catalogue import STATIC_DATATYPE
+from gateway.edge import problem
+from gateway.edge.call_headers import budget_ms, forced_variant, priority_of, timing
+from gateway.edge.http_exchange import (
+    Receive,
+    Scope,
+    Send,
+    check_uncompressed,
+    read_body,
+    request_id_of,
+    respond,
+)
+from gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    MalformedRequest,
+    MethodNotAllowed,
+    ModelNotReady,
+    TooManyInstances,
+    UnknownModel,
+    UnknownPath,
+)
+from gateway.metrics import GatewayMetrics
+from gateway.predict import Call, Prediction, Predictor, is_split
+from gateway.predict_request import PredictRequest
+from gateway.routes_file import BODY_BYTES_DEFAULT
+from gateway.row_sources import SentRows
+from gateway.served_models import ServedModel, ServedVersion
+
+PREFIX: Final = "/v2"
+ROUTE: Final = "/v2/models/{model}/infer"
+VERSION_ROUTE: Final = "/v2/models/{model}/versions/{version}/infer"
+SERVER_NAME: Final = "sekisho-gateway"
+EXTENSIONS: Final = ("binary_tensor_data",)
+HEADER_LENGTH_DIGITS_MAX: Final = 12
+
+_PRIORITY_BY_NUMBER: Final = {1: Priority.CRITICAL, 2: Priority.DEFAULT, 3: Priority.SHEDDABLE}
+_MODEL_PATH: Final = re.compile(
+    r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<action>infer|ready))?"
+)
+_SERVER_PATHS: Final = frozenset({"/v2", "/v2/", "/v2/health/live", "/v2/health/ready"})
+_JSON: Final = b"application/json"
+_BINARY: Final = b"application/octet-stream"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One request on its way through the route."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    headers: dict[bytes, bytes]
+    request_id: str
+    received_at: float
+
+
+class InferenceRoute:
+    """A bare ASGI callable for all of `/v2`. `draining` makes it not ready and asks clients to close."""
+
+    def __init__(
+        self,
+        models: Mapping[str, ServedModel],
+        predictor: Predictor,
+        metrics: GatewayMetrics,
+        new_id: Callable[[], str],
+        clock: Callable[[], float],
+        release: str,
+    ) -> None:
+        self._models, self._predictor, self._metrics = models, predictor, metrics
+        self._new_id, self._clock = new_id, clock
+        self._server = {"name": SERVER_NAME, "version": release, "extensions": EXTENSIONS}
+        self._observe_ok = metrics.requests.child("POST", ROUTE, "200").observe
+        self.draining = False
+
+    @staticmethod
+    def serves(path: str) -> bool:
+        """Whether a path is this route's."""
+        return path == PREFIX or path.startswith(PREFIX + "/")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        headers = dict(scope["headers"])
+        exchange = _Exchange(scope, receive, send, headers, request_id_of(headers, self._new_id), self._clock())
+        try:
+            await self._answer(exchange)
+        except GatewayError as error:
+            await self._refuse(exchange, error)
+        except Exception:
+            # As on the predict route: the caller learns no more than that it happened.
+            logger.exception("an inference request failed", extra={"request_id": exchange.request_id})
+            self._metrics.errors.add("internal_error")
+            document = {"error": "the gateway failed; its log says why"}
+            await self._respond(exchange, 500, msgspec.json.encode(document), _JSON)
+
+    async def _answer(self, exchange: _Exchange) -> None:
+        path, method = exchange.scope["path"], exchange.scope["method"]
+        on_model = _MODEL_PATH.fullmatch(path)
+        if on_model is None and path not in _SERVER_PATHS:
+            raise UnknownPath(f"there is nothing at {path[:200]!r}")
+        infers = on_model is not None and on_model["action"] == "infer"
+        if method != ("POST" if infers else "GET"):
+            raise MethodNotAllowed("POST" if infers else "GET")
+        if on_model is not None and infers:
+            await self._infer(on_model, exchange)
+            return
+        status, document = self._server_state(path) if on_model is None else self._described(on_model)
+        await self._respond(exchange, status, msgspec.json.encode(document), _JSON)
+
+    # Inference -----------------------------------------------------------------------------------------------------
+
+    async def _infer(self, on_model: re.Match[str], exchange: _Exchange) -> None:
+        model = self._models.get(on_model["model"])
+        version = on_model["version"]
+        if model is None or (version is not None and version not in model.versions):
+            # The body is still read (and bounded), so that the connection stays usable.
+            await read_body(exchange.headers, exchange.receive, BODY_BYTES_DEFAULT)
+            raise self._unknown(on_model)
+        check_uncompressed(exchange.headers)
+        budget = budget_ms(exchange.headers, model.route.deadline_ms)
+        priority_of(exchange.headers)
+        body = await read_body(exchange.headers, exchange.receive, model.route.limits.body_bytes_max)
+        try:
+            request = decode_request(body, _header_length(exchange.headers))
+        except InferenceFormatError as error:
+            raise MalformedRequest(str(error)) from None
+        prediction = await self._predictor.predict(_call(model, version, request, exchange, budget))
+        response = _response(model, request, prediction)
+        document, buffers = encode_response(response, _binary_outputs(request, response.outputs))
+        headers = [(SERVER_TIMING, timing(prediction))]
+        if buffers:
+            headers.append((INFERENCE_HEADER_CONTENT_LENGTH, b"%d" % len(document)))
+        await self._respond(exchange, 200, b"".join((document, *buffers)), _BINARY if buffers else _JSON, headers)
+        self._observe_ok(self._clock() - exchange.received_at)
+
+    # Descriptions --------------------------------------------------------------------------------------------------
+
+    def _server_state(self, path: str) -> tuple[int, Any]:
+        if path == "/v2/health/live":
+            return 200, {"live": True}
+        if path == "/v2/health/ready":
+            ready = not self.draining and all(model.ready for model in self._models.values())
+            return 200 if ready else 503, {"ready": ready}
+        return 200, self._server
+
+    def _described(self, on_model: re.Match[str]) -> tuple[int, Any]:
+        model = self._models.get(on_model["model"])
+        named = on_model["version"]
+        if model is None or (named is not None and named not in model.versions):
+            raise self._unknown(on_model)
+        served = model.versions[named or model.route.default_version]
+        if on_model["action"] == "ready":
+            ready = not self.draining and (model.ready if named is None else served.ready)
+            return 200 if ready else 503, {"name": model.name, "version": served.version, "ready": ready}
+        return 200, _metadata(model, served)
+
+    def _unknown(self, on_model: re.Match[str]) -> UnknownModel:
+        model = self._models.get(on_model["model"])
+        if model is None:
+            known = ", ".join(sorted(self._models))
+            return UnknownModel(f"no model {on_model['model'][:64]!r} is served here; there are: {known}")
+        known = ", ".join(model.versions)
+        return UnknownModel(f"{model.name} has no version {on_model['version'][:64]!r}; it has: {known}")
+
+    # Answers -------------------------------------------------------------------------------------------------------
+
+    async def _refuse(self, exchange: _Exchange, error: GatewayError) -> None:
+        status, headers, _ = problem.problem(error, exchange.request_id)
+        self._metrics.errors.add(error.code)
+        if error.code == "body_too_large":
+            headers.append((b"connection", b"close"))  # the rest of the body is not read
+        await self._respond(exchange, status, msgspec.json.encode({"error": error.detail}), _JSON, headers)
+        self._metrics.requests.child("POST", ROUTE, str(status)).observe(self._clock() - exchange.received_at)
+
+    async def _respond(
+        self,
+        exchange: _Exchange,
+        status: int,
+        body: bytes,
+        content_type: bytes,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        all_headers = [(REQUEST_ID, exchange.request_id.encode()), *headers]
+        if self.draining:
+            all_headers.append((b"connection", b"close"))
+        await respond(exchange.send, status, all_headers, body, content_type)
+
+
+def _call(
+    model: ServedModel, version: str | None, request: InferenceRequest, exchange: _Exchange, budget: float
+) -> Call:
+    parameters = request.parameters or {}
+    unit = parameters.get("unit")
+    if unit is not None and (isinstance(unit, bool) or not isinstance(unit, str | int)):
+        raise InvalidRequest("the unit must be a string or a whole number", "parameters.unit")
+    source = SentRows(request.inputs, [output.name for output in request.outputs])
+    if source.count > model.route.limits.instances_max:
+        raise TooManyInstances(f"{source.count} rows; the route takes at most {model.route.limits.instances_max}")
+    attributes: dict[str, Any] = {name: parameters[name] for name in model.route.attributes if name in parameters}
+    unsaid = _PRIORITY_BY_NUMBER[request.priority]
+    return Call(
+        model,
+        PredictRequest(features=attributes, unit=unit),
+        source,
+        exchange.request_id,
+        priority_of(exchange.headers, unsaid),
+        forced_variant(exchange.headers),
+        exchange.received_at,
+        budget if request.timeout_us is None else min(budget, request.timeout_us / 1000),
+        0,  # tensors are held as the bytes that they came in, which the log counts by itself
+        version,
+        unit_optional=version is not None or not is_split(model),
+    )
+
+
+def _response(model: ServedModel, request: InferenceRequest, prediction: Prediction) -> InferenceResponse:
+    scored = prediction.scored
+    by_name = dict(zip(scored.names, scored.outputs, strict=True))
+    datatypes = {o.name: o.dtype for o in scored.planned.signature.outputs} if scored.planned else {}
+    names = [output.name for output in request.outputs] or list(by_name)
+    assignment = prediction.assignment
+    parameters: dict[str, Parameter] = {"prediction_id": prediction.prediction_id}
+    if assignment.variant is not None and assignment.experiment is not None:
+        parameters["experiment"] = assignment.experiment.name
+        parameters["variant_assigned"] = assignment.variant.name
+    if prediction.variant_served is not None:
+        parameters["variant"] = prediction.variant_served
+    if prediction.degraded:
+        parameters["degraded"] = ",".join(prediction.degraded)
+    return InferenceResponse(
+        model_name=model.name,
+        model_version=scored.planned.version if scored.planned else "static",
+        outputs=tuple(_tensor(name, by_name[name], datatypes.get(name, STATIC_DATATYPE)) for name in names),
+        id=request.id,
+        parameters=parameters,
+    )
+
+
+def _tensor(name: str, values: list[Any], datatype: str) -> Tensor:
+    array: np.ndarray[Any, Any] = np.array(values, dtype=object if datatype == BYTES else DTYPE_BY_DATATYPE[datatype])
+    return tensor_of(name, array, datatype)
+
+
+def _binary_outputs(request: InferenceRequest, outputs: Iterable[Tensor]) -> list[str]:
+    if not request.outputs:
+        return [tensor.name for tensor in outputs] if request.binary_output else []
+    return [o.name for o in request.outputs if (request.binary_output if o.binary is None else o.binary)]
+
+
+def _metadata(model: ServedModel, served: ServedVersion) -> dict[str, Any]:
+    if served.planned is None:
+        raise ModelNotReady(f"{model.name}@{served.version}: {served.problem}")
+    signature = served.planned.signature
+    return {
+        "name": model.name,
+        "versions": list(model.versions),
+        "platform": "sekisho",
+        "inputs": [{"name": i.name, "datatype": i.dtype, "shape": i.shape} for i in signature.inputs],
+        "outputs": [{"name": o.name, "datatype": o.dtype, "shape": o.shape} for o in signature.outputs],
+    }
+
+
+def _header_length(headers: dict[bytes, bytes]) -> int | None:
+    given = headers.get(INFERENCE_HEADER_CONTENT_LENGTH)
+    if given is None:
+        return None
+    if not given.isdigit() or len(given) > HEADER_LENGTH_DIGITS_MAX:
+        shown = given[:32].decode("latin-1")
+        raise MalformedRequest(f"header inference-header-content-length must be a number of bytes, not {shown!r}")
+    return int(given)

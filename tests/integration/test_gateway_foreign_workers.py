@@ -57,7 +57,6 @@ def configured(stack, tmp_path):
     yield start
     for gateway in started:
         gateway.child.stop()
-        stack.gateways.remove(gateway)
 
 
 def test_a_split_between_our_worker_and_a_json_only_server_answers_with_the_values_of_each(stack, configured):

@@ -123,8 +123,7 @@ def _check_raw(kind: str, entry: TensorJson, elements: int, data: bytes | memory
     expected = elements * DTYPE_BY_DATATYPE[entry.datatype].itemsize
     if len(data) != expected:
         raise InferenceFormatError(
-            f"{kind} {entry.name!r}: shape {entry.shape} of {entry.datatype} takes {expected} bytes, "
-            f"{said} {len(data)}"
+            f"{kind} {entry.name!r}: shape {entry.shape} of {entry.datatype} takes {expected} bytes, {said} {len(data)}"
         )
     # numpy and the runtimes take a BOOL for a C++ bool, of which any other byte is undefined behaviour.
     if entry.datatype == BOOL and len(data) and np.frombuffer(data, np.uint8).max() > 1:

@@ -4,11 +4,11 @@ There is no timer. An idle model runs a lone row in the next turn of the event l
 turn brings, and the busier the model is, the larger its executions grow.
 
 Every call gets exactly one answer or one error, whatever its batch-mates do: a cancelled one is left out, an expired
-one is refused, and where an execution of several callers fails, each caller's rows are run again alone.
+one is refused, one that waits may make room for a call of higher priority, and where an execution of several callers
+fails, each caller's rows are run again alone.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate, chain, pairwise
@@ -16,9 +16,11 @@ from typing import Protocol
 
 import numpy as np
 
-from model_workers.errors import Expired, QueueFull, ShuttingDown
+from contracts.inference import PRIORITY_DEFAULT
+from model_workers.call_queue import Call, CallQueue
+from model_workers.errors import ShuttingDown
 from model_workers.executions import Done, Work
-from model_workers.request_rows import Rows, Signature
+from model_workers.request_rows import Rows
 from model_workers.runtimes.protocol import Arrays
 
 QUEUE_ROWS_MAX = 16_384
@@ -48,26 +50,6 @@ class BatchObserver(Protocol):
         ...
 
 
-class Call:
-    """One caller's rows on their way through the queue."""
-
-    __slots__ = ("answer", "expires_us", "outputs", "queued_us", "rows")
-
-    def __init__(
-        self,
-        rows: Rows,
-        outputs: tuple[str, ...],
-        queued_us: int,
-        timeout_us: int | None,
-        answer: asyncio.Future[Arrays],
-    ) -> None:
-        self.rows = rows
-        self.outputs = outputs
-        self.queued_us = queued_us
-        self.expires_us = None if timeout_us is None else queued_us + timeout_us
-        self.answer = answer
-
-
 class Batcher:
     """Gathers the calls of one model version into executions. Lives on one event loop.
 
@@ -90,84 +72,77 @@ class Batcher:
         observer: BatchObserver,
     ) -> None:
         self._execute, self._executor, self._observer = execute, executor, observer
-        self._batch_rows_max, self._queue_rows_max = batch_rows_max, queue_rows_max
+        self._batch_rows_max = batch_rows_max
         self._clock_us = clock_us
         self._free_slots = executions_max
-        # One lane a signature, served in turn, so that odd shapes neither break up the others' batches nor starve.
-        self._lanes: dict[Signature, deque[Call]] = {}
+        self._queue = CallQueue(queue_rows_max)
         self._start_scheduled = False
         self._executing: list[list[Call]] = []
         self._closed = False
-        self.waiting_rows = 0
+        self._ended = asyncio.Event()
 
-    def submit(self, rows: Rows, outputs: tuple[str, ...], timeout_us: int | None) -> asyncio.Future[Arrays]:
-        """Queue one caller's rows; its future yields their outputs, or Expired, ShuttingDown, or what `execute` raised.
+    @property
+    def waiting_rows(self) -> int:
+        """How many rows wait, those in execution not counted."""
+        return self._queue.rows
 
-        timeout_us: the caller's budget; rows still waiting when it is spent are not run. None: no budget.
+    def submit(
+        self, rows: Rows, outputs: tuple[str, ...], timeout_us: int | None, priority: int = PRIORITY_DEFAULT
+    ) -> asyncio.Future[Arrays]:
+        """Queue one caller's rows; its future yields their outputs.
+
+        Instead it raises Expired, ShuttingDown, what `execute` raised, or QueueFull where calls of higher priority
+        needed the room.
+
+        timeout_us: the caller's budget; rows still waiting when their turn comes after it are not run. None: no budget.
+        priority: 1 goes first, 3 last.
         Raises QueueFull and ShuttingDown.
         """
         if self._closed:
             raise ShuttingDown
-        if self.waiting_rows + rows.count > self._queue_rows_max:
-            raise QueueFull(self.waiting_rows, self._queue_rows_max)
         answer: asyncio.Future[Arrays] = asyncio.get_running_loop().create_future()
-        call = Call(rows, outputs, self._clock_us(), timeout_us, answer)
-        lane = self._lanes.get(rows.signature)
-        if lane is None:
-            lane = self._lanes[rows.signature] = deque()
-        lane.append(call)
-        self.waiting_rows += rows.count
+        self._queue.add(Call(rows, outputs, self._clock_us(), timeout_us, priority, answer))
         self._schedule_start()
         return answer
 
-    def abort(self) -> None:
-        """Refuse new calls and fail each one that has no answer yet with ShuttingDown."""
+    async def drain(self) -> None:
+        """Refuse new calls; return once each accepted one has its answer or error and nothing runs any more.
+
+        The model may be closed then. Waits as long as an execution takes: give it a timeout where the model may hang.
+        """
         self._closed = True
-        for call in chain(*self._executing, *self._lanes.values()):
+        self._note_if_ended()
+        await self._ended.wait()
+
+    def abort(self) -> None:
+        """Refuse new calls and fail each one that has no answer yet with ShuttingDown. What runs goes on, unheard."""
+        self._closed = True
+        for call in chain(*self._executing, self._queue):
             if not call.answer.done():
                 call.answer.set_exception(ShuttingDown())
-        self._lanes.clear()
-        self.waiting_rows = 0
+        self._queue.clear()
+        self._note_if_ended()
 
     def _schedule_start(self) -> None:
         # Never at once: the requests that were read in the same turn of the loop are about to be submitted too.
-        if self._free_slots and self._lanes and not self._start_scheduled:
+        if self._free_slots and self._queue.rows and not self._start_scheduled:
             self._start_scheduled = True
             asyncio.get_running_loop().call_soon(self._start_next)
 
     def _start_next(self) -> None:
         self._start_scheduled = False
-        while self._free_slots and self._lanes:
-            batch = self._take_batch()
+        while self._free_slots and self._queue.rows:
+            now_us = self._clock_us()
+            batch = self._queue.take(self._batch_rows_max, now_us)
             if batch:
+                self._observer.dequeued([now_us - call.queued_us for call in batch])
                 self._free_slots -= 1
                 self._executing.append(batch)
                 rows = sum(call.rows.count for call in batch)
                 work = partial(run_batch, self._execute, batch, self._clock_us)
                 self._executor.start(work, rows, partial(self._finish, batch, rows))
-
-    def _take_batch(self) -> list[Call]:
-        """Take calls from the lane whose turn it is: batch_rows_max rows or one call, none where none is alive."""
-        signature, lane = next(iter(self._lanes.items()))
-        now_us = self._clock_us()
-        batch: list[Call] = []
-        rows = 0
-        while lane and (not batch or rows + lane[0].rows.count <= self._batch_rows_max):
-            call = lane.popleft()
-            self.waiting_rows -= call.rows.count
-            if call.answer.done():
-                continue  # its caller was cancelled while it waited
-            if call.expires_us is not None and now_us >= call.expires_us:
-                call.answer.set_exception(Expired(now_us - call.queued_us, call.expires_us - call.queued_us))
-                continue
-            batch.append(call)
-            rows += call.rows.count
-        del self._lanes[signature]
-        if lane:
-            self._lanes[signature] = lane  # at the end: the other lanes come first
-        if batch:
-            self._observer.dequeued([now_us - call.queued_us for call in batch])
-        return batch
+        if self._closed:
+            self._note_if_ended()
 
     def _finish(self, batch: list[Call], rows: int, finished: tuple[list[Outcome], int]) -> None:
         outcomes, compute_us = finished
@@ -183,6 +158,12 @@ class Batcher:
             else:
                 call.answer.set_result(outcome)
         self._observer.executed(rows, compute_us)
+        if self._closed:
+            self._note_if_ended()
+
+    def _note_if_ended(self) -> None:
+        if not self._queue.rows and not self._executing:
+            self._ended.set()
 
 
 def run_batch(execute: Execute, batch: Sequence[Call], clock_us: Callable[[], int]) -> tuple[list[Outcome], int]:

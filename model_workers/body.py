@@ -42,7 +42,8 @@ class BodyReader:
             elif name == b"content-length":
                 declared = _length(name, value, declared)
             elif name == b"content-encoding":
-                encoding = value.strip().lower()
+                # Given twice, it was applied twice: as one list, which is none of the encodings below.
+                encoding = value.strip().lower() if not encoding else b"%b, %b" % (encoding, value)
         if declared is not None and declared > self._bytes_max:
             raise RequestTooLarge("bytes of a body", self._bytes_max, declared)
         if encoding not in (b"", b"identity", b"gzip", b"x-gzip", b"deflate"):

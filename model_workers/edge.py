@@ -16,29 +16,37 @@ from contracts.headers import INFERENCE_HEADER_CONTENT_LENGTH
 from contracts.inference import InferenceFormatError, InferenceRequest, decode_request, encode_response
 from model_workers.body import BodyReader
 from model_workers.errors import (
+    AdminRequestRefused,
     BodiesFull,
     BodyRefused,
     EncodingUnknown,
     ExecutionFailed,
     Expired,
     InputRefused,
+    LoadFailed,
     NotReady,
+    OperationsFull,
     QueueFull,
+    RepositoryError,
     RequestTooLarge,
     ShuttingDown,
     UnknownModel,
 )
 from model_workers.metrics import WorkerMetrics
+from model_workers.model_documents import model_document, statistics_document
+from model_workers.openapi import OPENAPI_PATH, openapi_document
 from model_workers.served_models import ServedModels, ServedVersion
 
 SERVER_NAME: Final = "sekisho-worker"
-EXTENSIONS: Final = ("binary_tensor_data", "sekisho_manifest")
-"""`binary_tensor_data` is the protocol's name; `sekisho_manifest` means that `…/manifest` answers."""
+EXTENSIONS: Final = ("binary_tensor_data", "statistics", "sekisho_manifest")
+"""Of the data port. `sekisho_manifest`, ours, means that `…/manifest` answers; the others are the protocol's names."""
 
 STATUS_AND_REASON_BY_ERROR: Final[dict[type[Exception], tuple[HTTPStatus, str]]] = {
     InferenceFormatError: (HTTPStatus.BAD_REQUEST, "malformed"),
     BodyRefused: (HTTPStatus.BAD_REQUEST, "malformed"),
     InputRefused: (HTTPStatus.BAD_REQUEST, "input_refused"),
+    AdminRequestRefused: (HTTPStatus.BAD_REQUEST, "admin_refused"),
+    LoadFailed: (HTTPStatus.BAD_REQUEST, "load_failed"),  # as Triton's extension has it
     UnknownModel: (HTTPStatus.NOT_FOUND, "unknown_model"),
     RequestTooLarge: (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large"),
     EncodingUnknown: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unknown_encoding"),
@@ -48,8 +56,12 @@ STATUS_AND_REASON_BY_ERROR: Final[dict[type[Exception], tuple[HTTPStatus, str]]]
     BodiesFull: (HTTPStatus.SERVICE_UNAVAILABLE, "bodies_full"),
     NotReady: (HTTPStatus.SERVICE_UNAVAILABLE, "not_ready"),
     ShuttingDown: (HTTPStatus.SERVICE_UNAVAILABLE, "shutting_down"),
+    OperationsFull: (HTTPStatus.SERVICE_UNAVAILABLE, "operations_full"),
+    RepositoryError: (HTTPStatus.SERVICE_UNAVAILABLE, "repository_unreadable"),
     Expired: (HTTPStatus.GATEWAY_TIMEOUT, "expired"),
 }
+INTERNAL_FAULT: Final = (HTTPStatus.INTERNAL_SERVER_ERROR, "internal")
+"""Of anything else: a fault of the worker."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -60,9 +72,16 @@ Header = tuple[bytes, bytes]
 _JSON: Final = (b"content-type", b"application/json")
 _BINARY: Final = (b"content-type", b"application/octet-stream")
 _CLOSE: Final = (b"connection", b"close")
+_READING: Final = ("GET", "HEAD")
+"""HEAD is GET without the body (RFC 9110, 9.3.2), which the HTTP server leaves out by itself."""
+
 _RETRY_SOON: Final = (b"retry-after", b"1")
-_MODEL_PATH: Final = re.compile(
-    r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<action>infer|ready|manifest))?"
+REPOSITORY_PATH: Final = "/v2/repository/"
+STATISTICS_PATH: Final = "/v2/models/stats"
+"""It wins over the metadata of a model called `stats`, whose other paths answer as any model's."""
+
+MODEL_PATH: Final = re.compile(
+    r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<action>infer|ready|manifest|stats))?"
 )
 
 _logger = logging.getLogger(__name__)
@@ -79,16 +98,17 @@ class WorkerApp:
         *,
         bodies: BodyReader,
         release: str,
+        extensions: tuple[str, ...] = EXTENSIONS,
     ) -> None:
         self._models, self._metrics, self._registry, self._bodies = models, metrics, registry, bodies
-        self._server_document = {"name": SERVER_NAME, "version": release, "extensions": EXTENSIONS}
+        self._server_document: dict[str, Any] = {"name": SERVER_NAME, "version": release, "extensions": extensions}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
         path: str = scope["path"]
-        on_model = _MODEL_PATH.fullmatch(path)
+        on_model = MODEL_PATH.fullmatch(path) if path != STATISTICS_PATH else None
         try:
             if on_model is None:
                 await self._answer_server(path, scope["method"], send)
@@ -105,8 +125,12 @@ class WorkerApp:
         if scope["method"] != "POST":
             await self._refuse_method("POST", send)
             return
-        version = self._models.version(on_model["model"], on_model["version"])
+        model, asked = on_model["model"], on_model["version"]
+        self._models.version(model, asked)  # what is not served is refused before its body is read
         request = decode_request(*await self._bodies.read(scope["headers"], receive))
+        # Looked up once more: while the body came, a version may have been loaded anew, or a higher one. From here to
+        # the queue nothing awaits, so that nobody's rows meet a version that has left.
+        version = self._models.version(model, asked)
         response = await version.infer(request)
         document, buffers = encode_response(response, _binary_outputs(request, version))
         if buffers:
@@ -116,24 +140,40 @@ class WorkerApp:
             await self._send(send, HTTPStatus.OK, document, _JSON)
 
     async def _answer_model(self, on_model: re.Match[str], method: str, send: Send) -> None:
-        if method != "GET":
+        if method not in _READING:
             await self._refuse_method("GET", send)
+            return
+        if on_model["action"] == "stats":
+            document = statistics_document(self._models, on_model["model"], on_model["version"])
+            await self._send_json(send, HTTPStatus.OK, document)
             return
         version = self._models.version(on_model["model"], on_model["version"])
         if on_model["action"] == "manifest":
             await self._send(send, HTTPStatus.OK, version.document, _JSON)
         elif on_model["action"] == "ready":
             ready = self._models.accepting
-            document = {"name": version.manifest.model, "version": version.manifest.version, "ready": ready}
-            await self._send_json(send, HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, document)
+            status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+            manifest = version.manifest
+            await self._send_json(send, status, {"name": manifest.model, "version": manifest.version, "ready": ready})
         else:
             versions = self._models.versions_of(version.manifest.model)
-            await self._send_json(send, HTTPStatus.OK, _metadata(version, versions))
+            await self._send_json(send, HTTPStatus.OK, model_document(version, versions))
 
     async def _answer_server(self, path: str, method: str, send: Send) -> None:
-        if path not in ("/v2", "/v2/", "/v2/health/live", "/v2/health/ready", "/metrics"):
-            await self._send_json(send, HTTPStatus.NOT_FOUND, {"error": f"there is nothing at {path[:200]!r}"})
-        elif method != "GET":
+        if path not in (
+            "/v2",
+            "/v2/",
+            "/v2/health/live",
+            "/v2/health/ready",
+            "/metrics",
+            OPENAPI_PATH,
+            STATISTICS_PATH,
+        ):
+            error = f"there is nothing at {path[:200]!r}"
+            if path.startswith(REPOSITORY_PATH):
+                error = "the model repository extension is on the admin port (--admin-port)"
+            await self._send_json(send, HTTPStatus.NOT_FOUND, {"error": error})
+        elif method not in _READING:
             await self._refuse_method("GET", send)
         elif path == "/v2/health/live":
             await self._send_json(send, HTTPStatus.OK, {"live": True})
@@ -145,6 +185,11 @@ class WorkerApp:
                 version.metrics.note_waiting_rows(version.batcher.waiting_rows)
             exposition = generate_latest(self._registry)
             await self._send(send, HTTPStatus.OK, exposition, (b"content-type", CONTENT_TYPE_LATEST.encode()))
+        elif path == STATISTICS_PATH:
+            await self._send_json(send, HTTPStatus.OK, statistics_document(self._models, None, None))
+        elif path == OPENAPI_PATH:
+            server = self._server_document
+            await self._send_json(send, HTTPStatus.OK, openapi_document(server["version"], server["extensions"]))
         else:
             await self._send_json(send, HTTPStatus.OK, self._server_document)
 
@@ -153,7 +198,7 @@ class WorkerApp:
         await self._send(send, HTTPStatus.METHOD_NOT_ALLOWED, body, _JSON, (b"allow", allowed.encode()))
 
     async def _refuse(self, error: Exception, on_model: re.Match[str] | None, send: Send) -> None:
-        status, reason = STATUS_AND_REASON_BY_ERROR.get(type(error), (HTTPStatus.INTERNAL_SERVER_ERROR, "internal"))
+        status, reason = STATUS_AND_REASON_BY_ERROR.get(type(error), INTERNAL_FAULT)
         message = str(error)
         if reason == "internal":
             _logger.error("a request failed inside the worker", exc_info=error)
@@ -174,12 +219,20 @@ class WorkerApp:
         await self._send(send, status, msgspec.json.encode(document), _JSON)
 
     async def _send(self, send: Send, status: HTTPStatus, body: bytes, *headers: Header) -> None:
-        all_headers = [*headers, (b"content-length", b"%d" % len(body))]
-        if self._models.draining:
-            all_headers.append(_CLOSE)
-        # int(): an enum member's hash and equality are Python calls, and the server looks its status line up by it.
-        await send({"type": "http.response.start", "status": int(status), "headers": all_headers})
-        await send({"type": "http.response.body", "body": body})
+        await _send(send, status, body, *headers, *((_CLOSE,) if self._models.draining else ()))
+
+
+async def send_json(send: Send, status: HTTPStatus, document: object, *headers: Header) -> None:
+    """Send a JSON answer; one of 503 says when to retry."""
+    extra = (_RETRY_SOON,) if status is HTTPStatus.SERVICE_UNAVAILABLE else ()
+    await _send(send, status, msgspec.json.encode(document), _JSON, *headers, *extra)
+
+
+async def _send(send: Send, status: HTTPStatus, body: bytes, *headers: Header) -> None:
+    all_headers = [*headers, (b"content-length", b"%d" % len(body))]
+    # int(): an enum member's hash and equality are Python calls, and the server looks its status line up by it.
+    await send({"type": "http.response.start", "status": int(status), "headers": all_headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _binary_outputs(request: InferenceRequest, version: ServedVersion) -> list[str]:
@@ -187,15 +240,3 @@ def _binary_outputs(request: InferenceRequest, version: ServedVersion) -> list[s
     if not request.outputs:
         return list(version.datatypes) if request.binary_output else []
     return [o.name for o in request.outputs if (request.binary_output if o.binary is None else o.binary)]
-
-
-def _metadata(version: ServedVersion, versions: list[str]) -> dict[str, Any]:
-    manifest = version.manifest
-    return {
-        "name": manifest.model,
-        "versions": versions,
-        # As Triton spells platforms: onnxruntime_onnx. Ours for others: lightgbm_txt.
-        "platform": f"{manifest.runtime}_{manifest.artifact.file.rpartition('.')[2]}",
-        "inputs": [{"name": i.name, "datatype": i.dtype, "shape": i.shape} for i in manifest.inputs],
-        "outputs": [{"name": o.name, "datatype": o.dtype, "shape": o.shape} for o in manifest.outputs],
-    }

@@ -1,6 +1,9 @@
-"""What can go wrong in a worker. Each error carries its facts; only `edge.py` knows a status code."""
+"""What can go wrong in a worker. Each error carries its facts; only the edges know what status it becomes."""
 
 from pathlib import Path
+from typing import Final
+
+NAMES_TOLD_MAX: Final = 20
 
 
 class WorkerError(Exception):
@@ -16,13 +19,14 @@ class RepositoryError(WorkerError):
 
 
 class ArtifactMismatch(RepositoryError):
-    """An artifact's bytes are not the ones that its manifest was published with."""
+    """An artifact's bytes are not the ones that its manifest was published with. `found` is their SHA-256.
 
-    def __init__(self, path: Path, expected: str, found: str) -> None:
-        super().__init__(
-            path,
-            f"SHA-256 is {found}, the manifest says {expected}; a version never changes, so publish a new one",
-        )
+    None found: it, or its manifest, was changed while it was being loaded, so that nobody knows what was opened.
+    """
+
+    def __init__(self, path: Path, expected: str, found: str | None) -> None:
+        what = "was changed while it was being loaded" if found is None else f"SHA-256 is {found}"
+        super().__init__(path, f"{what}, the manifest says {expected}; a version never changes, so publish a new one")
         self.expected, self.found = expected, found
 
 
@@ -109,12 +113,39 @@ class ShuttingDown(WorkerError):
 
 
 class UnknownModel(WorkerError):
-    """No such model, or no such version of it, is served here."""
+    """No such model, or no such version of it, is served here, or, where it is to be loaded, is in the repository.
 
-    def __init__(self, model: str, version: str | None, served: tuple[str, ...]) -> None:
+    served: what is there instead; a message names at most NAMES_TOLD_MAX of it.
+    """
+
+    def __init__(self, model: str, version: str | None, served: tuple[str, ...], *, to_load: bool = False) -> None:
         wanted = model[:128] if version is None else f"{model[:128]}@{version[:128]}"
-        super().__init__(f"{wanted} is not served here; served: {', '.join(served) or 'nothing yet'}")
+        told = ", ".join(served[:NAMES_TOLD_MAX]) + (", …" if len(served) > NAMES_TOLD_MAX else "")
+        if to_load:
+            super().__init__(f"{wanted} is not in the repository; it holds: {told or 'nothing'}")
+        else:
+            super().__init__(f"{wanted} is not served here; served: {told or 'nothing yet'}")
         self.model, self.version, self.served = model, version, served
+
+
+class LoadFailed(WorkerError):
+    """A version could not be loaded. What was served before still is."""
+
+    def __init__(self, model: str, version: str, reason: str) -> None:
+        super().__init__(f"{model}@{version} was not loaded: {reason}")
+        self.model, self.version, self.reason = model, version, reason
+
+
+class OperationsFull(WorkerError):
+    """So many loads and unloads wait that another one is refused."""
+
+    def __init__(self, waiting_max: int) -> None:
+        super().__init__(f"{waiting_max} loads and unloads wait already; retry when they are done")
+        self.waiting_max = waiting_max
+
+
+class AdminRequestRefused(WorkerError):
+    """A request to the admin port is malformed, or asks for what this worker never does."""
 
 
 class NotReady(WorkerError):

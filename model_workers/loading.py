@@ -6,10 +6,11 @@ from typing import Final
 
 from model_workers.errors import ModelMismatch, WorkerError
 from model_workers.model_version import ModelVersion
-from model_workers.repository import PublishedVersion, VersionDirectory, read_version
+from model_workers.repository import PublishedVersion, VersionDirectory, read_version, refuse_changed
 from model_workers.runtimes.lookup import find_runtime
 from model_workers.runtimes.protocol import Runtime
 from model_workers.warm_up import ExecutionCost, warm_up
+from model_workers.warm_up_requests import read_warm_up_requests
 
 PROBLEM_LENGTH_MAX: Final = 1_000
 """Of what a runtime says: some quote the whole model."""
@@ -27,13 +28,16 @@ class LoadedVersion:
 def load_version(directory: VersionDirectory, clock_us: Callable[[], int]) -> LoadedVersion:
     """Read, verify, open and warm one version. Slow; run it off the event loop.
 
-    Raises RepositoryError, ArtifactMismatch, RuntimeMissing, ModelMismatch, or ExecutionFailed where generated rows do
-    not come back as the manifest declares.
+    Raises RepositoryError, ArtifactMismatch also where the files change meanwhile, RuntimeMissing, ModelMismatch, or
+    ExecutionFailed where recorded or generated rows do not come back as the manifest declares.
     """
     published = read_version(directory)
+    recorded = read_warm_up_requests(published.path, published.manifest)
     model = ModelVersion(published.manifest, _opened(published))
     try:
-        return LoadedVersion(published, model, warm_up(model, clock_us))
+        # A runtime opens the artifact by its path: what it read is what was hashed only if nobody replaced it between.
+        refuse_changed(published)
+        return LoadedVersion(published, model, warm_up(model, clock_us, recorded))
     except Exception:
         model.close()
         raise

@@ -1,7 +1,7 @@
 """One loaded version: its runtime behind the inputs and outputs that its manifest declares."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -9,6 +9,9 @@ from contracts.datatypes import BYTES, DTYPE_BY_DATATYPE
 from contracts.manifest import Manifest, Output
 from model_workers.errors import ExecutionFailed
 from model_workers.runtimes.protocol import Arrays, Runtime
+
+WORDS: Final = "OSU"
+"""The numpy kinds that a BYTES output may have."""
 
 
 class ModelVersion:
@@ -65,9 +68,12 @@ class ModelVersion:
                 rows, f"output {output.name!r} is declared {list(output.shape)}, it has {_described(array)}"
             )
         if output.dtype == BYTES:
+            if array.dtype.kind not in WORDS:
+                raise self._failed(rows, f"output {output.name!r} is {array.dtype} where words are declared")
             return array
         try:
-            return array.astype(DTYPE_BY_DATATYPE[output.dtype], copy=False)
+            # Of the same kind: a probability that is declared a whole number must not become 0.
+            return array.astype(DTYPE_BY_DATATYPE[output.dtype], casting="same_kind", copy=False)
         except (TypeError, ValueError) as error:
             raise self._failed(rows, f"output {output.name!r} does not cast to {output.dtype}: {error}") from error
 

@@ -4,10 +4,12 @@ Layout: `REPO/{model}/{version}/manifest.json` beside the artifact that it names
 are made of, so a manifest which names another model or version is refused.
 """
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from contracts.manifest import (
     FILE_NAME,
@@ -19,14 +21,26 @@ from contracts.manifest import (
     sha256_of,
 )
 from model_workers.errors import ArtifactMismatch, RepositoryError
+from model_workers.version_policy import VersionPolicy, read_policy, version_order
 
 VERSIONS_MAX = 1_024
-"""Versions that one worker selects at most; a tree with more is not a model repository, or needs `--model`."""
+"""Versions that one worker serves at most; a tree with more is not a model repository, or needs `--model`."""
+
+FOLDERS_MAX: Final = 65_536
+"""Folders of models and versions that are listed at most."""
+
+FILES_MAX: Final = 1_024
+"""Files of one version that are looked at to tell whether it was changed."""
 
 ARTIFACT_BYTES_MAX = 8 * 1024**3
 
 _NAME = re.compile(NAME_PATTERN)
-_DIGITS = re.compile(r"\d+|\D+")
+
+FileStamp = tuple[int, int, int]
+"""Inode, size and mtime in ns: another one means another file, or another content."""
+
+Published = dict[str, list[str]]
+"""Versions by model, as they lie in a repository, in natural order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,32 +57,64 @@ class VersionDirectory:
 
 @dataclass(frozen=True, slots=True)
 class PublishedVersion:
-    """A version whose manifest was read and whose artifact's hash was checked. `document` is manifest.json."""
+    """A version whose manifest was read and whose artifact's hash was checked. `document` is manifest.json.
+
+    stamps: of both files, each from before it was read.
+    """
 
     path: Path
     manifest: Manifest
     document: bytes
+    stamps: tuple[tuple[Path, FileStamp], ...]
 
 
-def select_versions(repository: Path, wanted: Sequence[str]) -> list[VersionDirectory]:
+def scan(repository: Path) -> Published:
+    """List what a repository holds. Slow on a slow disk; run it off the event loop.
+
+    Raises RepositoryError where the repository is missing, cannot be read or holds too many folders.
+    """
+    try:
+        if not repository.is_dir():
+            raise RepositoryError(
+                repository, "is not a directory; give --repository the folder that holds one folder a model"
+            )
+        published, left = {}, FOLDERS_MAX
+        for model in _folders(repository):
+            versions = [v for v in _folders(repository / model) if (repository / model / v / FILE_NAME).is_file()]
+            left -= 1 + len(versions)
+            if left < 0:
+                raise RepositoryError(repository, f"holds more than {FOLDERS_MAX} folders of models and versions")
+            if versions:
+                published[model] = sorted(versions, key=version_order)
+    except OSError as error:
+        raise RepositoryError(repository, f"cannot be listed: {error.strerror}") from error
+    return published
+
+
+def select_versions(repository: Path, wanted: Sequence[str], latest: int | None = None) -> list[VersionDirectory]:
     """Find the versions that `wanted` names, as NAME or NAME@VERSION; nothing wanted means all of the repository.
 
-    Raises RepositoryError where the repository, a model or a version is missing, or there is nothing to serve.
+    latest: of a model of which no version is named, only so many, the highest; None: all.
+    Raises ModelNameError, and RepositoryError where the repository, a model or a version is missing, or there is
+    nothing to serve.
     """
-    if not repository.is_dir():
-        raise RepositoryError(
-            repository, "is not a directory; give --repository the folder that holds one folder a model"
-        )
-    selected = {str(v): v for name in wanted for v in _named(repository, name)} if wanted else {}
-    if not wanted:
-        selected = {str(v): v for model in _folders(repository) for v in _versions(repository, model)}
+    policy = read_policy(wanted, latest)
+    published = scan(repository)
+    _refuse_absent(repository, policy, published)
+    selected = [
+        VersionDirectory(model, version, repository / model / version)
+        for model in (dict.fromkeys(name for name, _ in policy.models) or published)
+        for version in policy.select(model, published[model])
+    ]
     if not selected:
         raise RepositoryError(repository, f"holds no version: none of the form NAME/VERSION/{FILE_NAME} was found")
     if len(selected) > VERSIONS_MAX:
         raise RepositoryError(
-            repository, f"{len(selected)} versions are selected, at most {VERSIONS_MAX} can be; name some with --model"
+            repository,
+            f"{len(selected)} versions are selected, at most {VERSIONS_MAX} can be; name some with --model, or give "
+            "--latest",
         )
-    return list(selected.values())
+    return selected
 
 
 def read_version(directory: VersionDirectory) -> PublishedVersion:
@@ -78,63 +124,80 @@ def read_version(directory: VersionDirectory) -> PublishedVersion:
     artifact is not the published one.
     """
     path = directory.path / FILE_NAME
-    document = _read_manifest(path)
+    manifest_stamp, document = _read_manifest(path)
     try:
         manifest = decode_manifest(document)
     except ManifestError as error:
         raise RepositoryError(path, str(error)) from error
     if (manifest.model, manifest.version) != (directory.model, directory.version):
         raise RepositoryError(path, f"names {manifest.model}@{manifest.version}, but lies in the folder of {directory}")
-    _check_artifact(directory.path / manifest.artifact.file, manifest.artifact.sha256)
-    return PublishedVersion(directory.path, manifest, document)
+    artifact = directory.path / manifest.artifact.file
+    artifact_stamp = _check_artifact(artifact, manifest.artifact.sha256)
+    stamps = ((path, manifest_stamp), (artifact, artifact_stamp))
+    return PublishedVersion(directory.path, manifest, document, stamps)
 
 
-def version_order(version: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
-    """Sort key of natural order: 9 before 10, v1.9 before v1.10, and words before numbers."""
-    parts = tuple((1, int(p), "") if p.isdigit() else (0, 0, p) for p in _DIGITS.findall(version))
-    return parts, version
+def refuse_changed(published: PublishedVersion) -> None:
+    """Check once more, after a version was opened, that its files are those that were read and hashed.
+
+    Raises ArtifactMismatch: what was opened may be something else.
+    """
+    for path, stamp in published.stamps:
+        try:
+            changed = _stamp(path) != stamp
+        except OSError:
+            changed = True
+        if changed:
+            raise ArtifactMismatch(path, published.manifest.artifact.sha256, None)
 
 
-def _named(repository: Path, wanted: str) -> Iterable[VersionDirectory]:
-    model, _, version = wanted.partition("@")
-    if not _NAME.match(model) or ("@" in wanted and not _NAME.match(version)):
-        raise RepositoryError(repository, f"{wanted!r} is no model: write NAME or NAME@VERSION")
-    versions = list(_versions(repository, model))
-    if not versions:
-        raise RepositoryError(repository, f"has no model {model!r}; it has {', '.join(_folders(repository)) or 'none'}")
-    if not version:
-        return versions
-    found = [v for v in versions if v.version == version]
-    if not found:
-        raise RepositoryError(
-            repository, f"{model!r} has no version {version!r}; it has {', '.join(v.version for v in versions)}"
-        )
-    return found
+def files_stamp(directory: VersionDirectory) -> tuple[tuple[str, FileStamp], ...]:
+    """Note what files lie in a version's folder, so that a change of any can be told later. Never raises."""
+    try:
+        with os.scandir(directory.path) as entries:
+            found = [entry.path for entry, _ in zip(entries, range(FILES_MAX), strict=False)]
+        return tuple(sorted((path, _stamp(Path(path))) for path in found))
+    except OSError:
+        return ()
 
 
-def _versions(repository: Path, model: str) -> list[VersionDirectory]:
-    versions = [v for v in _folders(repository / model) if (repository / model / v / FILE_NAME).is_file()]
-    return [VersionDirectory(model, v, repository / model / v) for v in sorted(versions, key=version_order)]
+def _refuse_absent(repository: Path, policy: VersionPolicy, published: Mapping[str, Sequence[str]]) -> None:
+    for model, version in policy.models:
+        if model not in published:
+            raise RepositoryError(repository, f"has no model {model!r}; it has {', '.join(published) or 'none'}")
+        if version is not None and version not in published[model]:
+            raise RepositoryError(
+                repository, f"{model!r} has no version {version!r}; it has {', '.join(published[model])}"
+            )
 
 
 def _folders(path: Path) -> list[str]:
     # A name that is not one of ours (".git", "lost+found", a publisher's ".tmp-…") is no model and no version.
-    if not path.is_dir():
-        return []
-    return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and _NAME.match(entry.name))
-
-
-def _read_manifest(path: Path) -> bytes:
     try:
+        with os.scandir(path) as entries:
+            found = [
+                entry.name
+                for entry, _ in zip(entries, range(FOLDERS_MAX + 1), strict=False)
+                if _NAME.match(entry.name) and entry.is_dir()
+            ]
+    except (FileNotFoundError, NotADirectoryError):
+        return []  # it went away meanwhile
+    return sorted(found)
+
+
+def _read_manifest(path: Path) -> tuple[FileStamp, bytes]:
+    try:
+        stamp = _stamp(path)
         with path.open("rb") as file:
-            return file.read(MANIFEST_BYTES_MAX + 1)
+            return stamp, file.read(MANIFEST_BYTES_MAX + 1)
     except OSError as error:
         raise RepositoryError(path, f"cannot be read: {error.strerror}") from error
 
 
-def _check_artifact(path: Path, expected: str) -> None:
+def _check_artifact(path: Path, expected: str) -> FileStamp:
     try:
-        size = path.stat().st_size
+        stamp = _stamp(path)
+        _, size, _ = stamp
         if size > ARTIFACT_BYTES_MAX:
             raise RepositoryError(path, f"has {size} bytes, at most {ARTIFACT_BYTES_MAX} are loaded")
         found = sha256_of(path)
@@ -142,3 +205,9 @@ def _check_artifact(path: Path, expected: str) -> None:
         raise RepositoryError(path, f"the artifact cannot be read: {error.strerror}") from error
     if found != expected:
         raise ArtifactMismatch(path, expected, found)
+    return stamp
+
+
+def _stamp(path: Path) -> FileStamp:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns

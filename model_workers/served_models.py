@@ -11,8 +11,8 @@ from contracts.manifest import Manifest
 from model_workers.batcher import Batcher
 from model_workers.errors import NotReady, UnknownModel
 from model_workers.metrics import VersionMetrics
-from model_workers.repository import version_order
 from model_workers.request_rows import RowReader
+from model_workers.version_policy import version_order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +31,11 @@ class ServedVersion:
 
         Raises InputRefused, RequestTooLarge, QueueFull, Expired, ShuttingDown, ExecutionFailed.
         """
+        came_us = self.metrics.clock_us()
         rows = self.reader.rows(request.inputs)
         names = self.reader.outputs(request.outputs)
-        arrays = await self.batcher.submit(rows, names, request.timeout_us)
+        arrays = await self.batcher.submit(rows, names, request.timeout_us, request.priority)
+        self.metrics.answered(came_us)
         return InferenceResponse(
             model_name=self.manifest.model,
             model_version=self.manifest.version,
@@ -46,7 +48,11 @@ class ServedVersion:
 
 
 class ServedModels:
-    """The selected versions by model and version. Filled while the worker loads; an edge reads it."""
+    """The selected versions by model and version. Only the owner of loading changes it, on the event loop.
+
+    Each change is one assignment: whoever looks a version up and submits to it without an await between meets no
+    version that was replaced or removed.
+    """
 
     def __init__(self) -> None:
         self._loaded: dict[str, dict[str, ServedVersion]] = {}
@@ -64,11 +70,26 @@ class ServedModels:
         self._unready.setdefault(model, {})[version] = "it is loading"
 
     def add(self, served: ServedVersion) -> None:
-        """Note that this version can answer."""
+        """Note that this version can answer, in the place of an earlier load of it."""
         model, version = served.manifest.model, served.manifest.version
-        self._unready.get(model, {}).pop(version, None)
+        self.forget(model, version)
         versions = {**self._loaded.get(model, {}), version: served}
         self._loaded[model] = dict(sorted(versions.items(), key=lambda item: version_order(item[0])))
+
+    def remove(self, model: str, version: str) -> None:
+        """Note that this version is not served any more."""
+        left = {name: served for name, served in self._loaded.get(model, {}).items() if name != version}
+        if left:
+            self._loaded[model] = left
+        else:
+            self._loaded.pop(model, None)
+
+    def forget(self, model: str, version: str) -> None:
+        """Drop what was noted of a version that could not be loaded."""
+        unready = self._unready.get(model, {})
+        unready.pop(version, None)
+        if not unready:
+            self._unready.pop(model, None)
 
     def fail(self, model: str, version: str, reason: str) -> None:
         """Note that this version could not be loaded, and why."""
@@ -88,14 +109,23 @@ class ServedModels:
             version = max(unready, key=version_order)
         if version is not None and version in unready:
             raise NotReady(model, version, unready[version])
-        raise UnknownModel(model, version, tuple(str(name) for name in self._names()))
+        raise UnknownModel(model, version, self.names())
 
     def versions_of(self, model: str) -> list[str]:
         """List a model's loaded versions, the default one last."""
         return list(self._loaded.get(model, {}))
 
+    def unready_versions_of(self, model: str) -> list[str]:
+        """List a model's versions that are loading or failed to."""
+        return list(self._unready.get(model, {}))
+
+    def model_names(self) -> list[str]:
+        """List the models of which any version is loaded, loading or failed to."""
+        return list({**self._loaded, **self._unready})
+
     def __iter__(self) -> Iterator[ServedVersion]:
         return (served for versions in self._loaded.values() for served in versions.values())
 
-    def _names(self) -> list[str]:
-        return [f"{model}@{version}" for model, versions in self._loaded.items() for version in versions]
+    def names(self) -> tuple[str, ...]:
+        """Name the loaded versions as NAME@VERSION."""
+        return tuple(f"{model}@{version}" for model, versions in self._loaded.items() for version in versions)

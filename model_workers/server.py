@@ -4,38 +4,33 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Final
+from pathlib import Path
+from typing import Final, Protocol
 
-import uvicorn
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from model_workers.batcher import Batcher
+from model_workers import admin_edge, edge
 from model_workers.body import BodyReader
-from model_workers.edge import WorkerApp
-from model_workers.errors import WorkerError
-from model_workers.executions import INLINE_US_MAX, Executions
-from model_workers.loading import LoadedVersion, load_version
-from model_workers.metrics import VersionMetrics, WorkerMetrics
-from model_workers.repository import VersionDirectory
-from model_workers.request_rows import RowReader
-from model_workers.served_models import ServedModels, ServedVersion
-from settings.http_protocol import BoundedHeadProtocol
-
-KEEP_ALIVE_S: Final = 75
-"""Longer than any client's: the side that closes an idle connection must be the one that would use it next."""
+from model_workers.errors import RepositoryError
+from model_workers.grpc_edge.address import GrpcAddress
+from model_workers.http_server import HttpServer
+from model_workers.metrics import WorkerMetrics
+from model_workers.open_version import VersionOpener
+from model_workers.repository_control import RepositoryControl
+from model_workers.served_models import ServedModels
+from model_workers.version_policy import VersionPolicy
+from settings.ports import PortTaken
 
 FINISH_S_MAX: Final = 30
 """How long requests in flight may still take once the grace is over; what then waits is answered 503."""
 
 ANSWER_S_MAX: Final = 5
 """How long the last answers may take to write, before their connections are cut."""
-
-CONNECTIONS_MAX: Final = 4_096
 
 GC_GENERATION_0_THRESHOLD: Final = 50_000
 """A request leaves no cycles behind, so the collector would mostly look at the live; the default is 700."""
@@ -45,148 +40,140 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    """How one worker serves what it loads. `release` is what it calls its own version."""
+    """How one worker serves what it loads. `release` is what it calls its own version.
 
+    poll_s: how often it looks whether the repository has changed; 0: never.
+    """
+
+    repository: Path
+    policy: VersionPolicy
+    poll_s: float
     queue_rows_max: int
     body_bytes_max: int
     threads: int
     shutdown_grace_s: float
     release: str
+    grpc: GrpcAddress | None = None
+    grpc_admin: GrpcAddress | None = None
 
 
-class _HttpServer(uvicorn.Server):
-    # uvicorn would exit at once on SIGTERM and then die of the signal; a worker first says that it is leaving.
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+class GrpcPort(Protocol):
+    """A gRPC server that has started."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more calls, and cancel those that have no answer after the grace."""
+        ...
 
 
 class Worker:
-    """One worker process. `run` returns its exit code."""
+    """One worker process. `run` returns its exit code. clock_us is monotonic, wall_clock_ms since the epoch."""
 
-    def __init__(self, settings: WorkerSettings, clock_us: Callable[[], int]) -> None:
-        self._settings, self._clock_us = settings, clock_us
+    def __init__(self, settings: WorkerSettings, clock_us: Callable[[], int], wall_clock_ms: Callable[[], int]) -> None:
+        self._settings = settings
         self._models = ServedModels()
         self._registry = CollectorRegistry()
         self._metrics = WorkerMetrics(self._registry)
-        self._executions: list[Executions] = []
+        opener = VersionOpener(
+            self._metrics,
+            clock_us=clock_us,
+            wall_clock_ms=wall_clock_ms,
+            threads=settings.threads,
+            queue_rows_max=settings.queue_rows_max,
+        )
+        self._control = RepositoryControl(
+            settings.repository,
+            settings.policy,
+            models=self._models,
+            opener=opener,
+            metrics=self._metrics,
+            clock_us=clock_us,
+        )
         self._stopping = asyncio.Event()
         self._in_haste = asyncio.Event()
         ProcessCollector(registry=self._registry)
 
-    async def run(self, listener: socket.socket, directories: Sequence[VersionDirectory]) -> int:
-        """Serve `directories` on `listener` until SIGTERM or SIGINT. Returns 0, or 1 where none could be loaded."""
+    async def run(self, listener: socket.socket, admin_listener: socket.socket | None = None) -> int:
+        """Serve until SIGTERM or SIGINT. Returns 0, or 1 where nothing could be loaded and nothing is waited for.
+
+        Raises PortTaken where a gRPC port was taken meanwhile.
+        """
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         loop.add_signal_handler(signal.SIGINT, self._stop_in_haste)
-        server = self._http_server()
+        grpc_ports = await self._start_grpc()
+        server, admin_server = self._data_server(), self._admin_server()
         serving = asyncio.create_task(server.serve(sockets=[listener]))
+        administering = (
+            asyncio.create_task(admin_server.serve(sockets=[admin_listener])) if admin_listener is not None else None
+        )
         # Alive before it is ready: a liveness probe must not kill a worker that loads a large model.
-        loading = asyncio.create_task(self._load_all(directories))
+        following = asyncio.create_task(self._follow_repository())
         stopping = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait({loading, stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
-        useless = loading.done() and not self._begin_serving(loading)
-        if not useless:
+        await asyncio.wait({following, stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if following.done():
+            following.result()  # a fault of the program ends it
+        useless = following.done() and not self._models.ready
+        if useless:
+            _logger.error("no version could be loaded; nothing to serve")
+        else:
             await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
             await self._leave()
-        loading.cancel()
+        following.cancel()
         stopping.cancel()
-        await self._finish(server, serving)
+        await self._finish(server, serving, grpc_ports)
+        if administering is not None:  # after the data port: an operator may watch it leave
+            admin_server.should_exit = True
+            await administering
+        _logger.info("stopped")
         return 1 if useless else 0
 
-    def _http_server(self) -> _HttpServer:
-        app = WorkerApp(
+    def _data_server(self) -> HttpServer:
+        return HttpServer(self._app(edge.EXTENSIONS), finish_s_max=FINISH_S_MAX + ANSWER_S_MAX)
+
+    def _admin_server(self) -> HttpServer:
+        app = admin_edge.AdminApp(self._control, self._app(admin_edge.EXTENSIONS))
+        return HttpServer(app, finish_s_max=ANSWER_S_MAX)
+
+    def _app(self, extensions: tuple[str, ...]) -> edge.WorkerApp:
+        return edge.WorkerApp(
             self._models,
             self._metrics,
             self._registry,
             bodies=BodyReader(self._settings.body_bytes_max),
             release=self._settings.release,
-        )
-        config = uvicorn.Config(
-            app,
-            http=BoundedHeadProtocol,
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            log_level="error",
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            limit_concurrency=CONNECTIONS_MAX,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=FINISH_S_MAX + ANSWER_S_MAX,
-        )
-        return _HttpServer(config)
-
-    async def _load_all(self, directories: Sequence[VersionDirectory]) -> None:
-        for directory in directories:
-            self._models.expect(directory.model, directory.version)
-        for directory in directories:
-            began_us = self._clock_us()
-            names = {"model": directory.model, "version": directory.version}
-            loaded = await self._load(directory)
-            if isinstance(loaded, WorkerError):
-                self._models.fail(directory.model, directory.version, str(loaded))
-                _logger.error("version not loaded: %s", loaded, extra=names)
-            else:
-                self._models.add(self._served(loaded))
-                took_ms = (self._clock_us() - began_us) // 1_000
-                _logger.info("loaded %s", directory, extra={**names, "took_ms": took_ms})
-            ready = int(not isinstance(loaded, WorkerError))
-            self._metrics.ready.set(directory.model, directory.version, value=ready)
-
-    async def _load(self, directory: VersionDirectory) -> LoadedVersion | WorkerError:
-        # On a thread that does not keep the process: a stop must not wait for a large model.
-        loop = asyncio.get_running_loop()
-        loading: asyncio.Future[LoadedVersion | WorkerError] = loop.create_future()
-        loader = Executions(loop, threads=1, inline_rows_max=0, name=f"load-{directory}")
-        loader.start(partial(_loaded_or_error, directory, self._clock_us), 1, partial(_settle, loading))
-        loader.stop()
-        return await loading
-
-    def _served(self, loaded: LoadedVersion) -> ServedVersion:
-        manifest = loaded.published.manifest
-        metrics = VersionMetrics(self._metrics, manifest.model, manifest.version)
-        # Threads of its own for each version: a slow model must not hold up a fast one beside it.
-        executions = Executions(
-            asyncio.get_running_loop(),
-            threads=self._settings.threads,
-            inline_rows_max=loaded.cost.rows_within(INLINE_US_MAX),
-            name=f"{manifest.model}@{manifest.version}",
-        )
-        self._executions.append(executions)
-        batcher = Batcher(
-            loaded.model.execute,
-            executions,
-            batch_rows_max=manifest.batch_rows_max,
-            queue_rows_max=self._settings.queue_rows_max,
-            executions_max=self._settings.threads,
-            clock_us=self._clock_us,
-            observer=metrics,
-        )
-        return ServedVersion(
-            manifest=manifest,
-            document=loaded.published.document,
-            reader=RowReader(manifest, self._settings.queue_rows_max),
-            batcher=batcher,
-            metrics=metrics,
-            datatypes={output.name: output.dtype for output in manifest.outputs},
+            extensions=extensions,
         )
 
-    def _begin_serving(self, loading: asyncio.Task[None]) -> bool:
-        loading.result()  # anything but a WorkerError is a fault of the program and ends it
-        loaded = [f"{served.manifest.model}@{served.manifest.version}" for served in self._models]
-        if not loaded:
-            _logger.error("no version could be loaded; nothing to serve")
-            return False
+    async def _follow_repository(self) -> None:
+        """Load what the policy selects; then, where polling is on, go on for ever."""
+        told = ""
+        while True:
+            trouble = ""
+            try:
+                await self._control.apply_policy()
+            except RepositoryError as error:  # it may be gone for a while, as a network disk is
+                trouble = f"the repository was not looked at: {error}"
+            except Exception:
+                if not self._models.ready:
+                    raise
+                _logger.exception("the repository was not followed")
+            if not self._models.ready and self._models.names():
+                self._begin_serving()
+            if not self._settings.poll_s:
+                return
+            if not self._models.ready:
+                trouble = trouble or "no version is loaded yet; waiting for the repository to change"
+            if trouble and trouble != told:
+                _logger.warning("%s", trouble)
+            told = trouble
+            await asyncio.sleep(self._settings.poll_s)
+
+    def _begin_serving(self) -> None:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_GENERATION_0_THRESHOLD, 20, 100)
         self._models.ready = True
-        _logger.info("ready", extra={"serving": loaded})
-        return True
+        _logger.info("ready", extra={"serving": self._models.names()})
 
     def _stop_in_haste(self) -> None:
         self._in_haste.set()  # someone at a keyboard waits
@@ -200,24 +187,33 @@ class Worker:
             async with asyncio.timeout(grace_s):
                 await self._in_haste.wait()
 
-    async def _finish(self, server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    async def _start_grpc(self) -> list[GrpcPort]:
+        settings = self._settings
+        if settings.grpc is None and settings.grpc_admin is None:
+            return []
+        # The library writes lines of its own to standard error, where a log of JSON lines is. It reads this variable
+        # when it is imported, and has no other setting for it.
+        os.putenv("GRPC_VERBOSITY", "NONE")
+        from model_workers.grpc_edge.edges import GrpcEdges  # noqa: PLC0415 - an extra: most workers carry no gRPC
+
+        edges = GrpcEdges(self._models, self._metrics, self._control, release=settings.release)
+        servers = []
+        if settings.grpc is not None:
+            servers.append(edges.data_server(settings.grpc, settings.body_bytes_max))
+        if settings.grpc_admin is not None:
+            servers.append(edges.admin_server(settings.grpc_admin))
+        try:
+            for server in servers:
+                await server.start()
+        except PortTaken:
+            for server in servers:
+                await server.stop(0)  # the library does not bear an event loop that closes under it
+            raise
+        return [*servers]
+
+    async def _finish(self, server: HttpServer, serving: asyncio.Task[None], grpc_ports: Sequence[GrpcPort]) -> None:
         server.should_exit = True  # stops listening, closes idle connections, waits for the others' answers
-        await asyncio.wait({serving}, timeout=FINISH_S_MAX)
-        for served in self._models:
-            served.batcher.abort()
-        await serving
-        for executions in self._executions:
-            executions.stop()
-        _logger.info("stopped")
-
-
-def _loaded_or_error(directory: VersionDirectory, clock_us: Callable[[], int]) -> LoadedVersion | WorkerError:
-    try:
-        return load_version(directory, clock_us)
-    except WorkerError as error:
-        return error
-
-
-def _settle(loading: asyncio.Future[LoadedVersion | WorkerError], outcome: LoadedVersion | WorkerError) -> None:
-    if not loading.done():
-        loading.set_result(outcome)
+        leaving = [serving, *(asyncio.create_task(port.stop(FINISH_S_MAX + ANSWER_S_MAX)) for port in grpc_ports)]
+        await asyncio.wait(leaving, timeout=FINISH_S_MAX)
+        self._control.abort()
+        await asyncio.gather(*leaving)

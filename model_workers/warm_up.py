@@ -1,4 +1,4 @@
-"""Run generated rows through a fresh model: the first caller does not pay, and what an execution costs is known."""
+"""Run rows through a fresh model: the first caller does not pay, and what an execution costs is known."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,10 @@ import numpy as np
 
 from contracts.datatypes import BYTES, DTYPE_BY_DATATYPE, FLOATS
 from contracts.manifest import Input, Manifest
+from model_workers.errors import ExecutionFailed
 from model_workers.model_version import ModelVersion
+from model_workers.runtimes.protocol import Arrays
+from model_workers.warm_up_requests import WarmUpRequest, tiled
 
 WARM_ROUNDS: Final = 8
 """Executions of each size: the first ones allocate arenas and pick kernels."""
@@ -37,20 +40,30 @@ class ExecutionCost:
         return 1 + int((budget_us - self.one_row_us) / row_us)
 
 
-def warm_up(model: ModelVersion, clock_us: Callable[[], int]) -> ExecutionCost:
-    """Run one generated row, then a batch, some rounds each. Raises ExecutionFailed.
+def warm_up(model: ModelVersion, clock_us: Callable[[], int], recorded: Sequence[WarmUpRequest] = ()) -> ExecutionCost:
+    """Run each recorded request, then one row and a batch of them some rounds each; with none, of generated rows.
 
-    The least time of each counts: more is what the machine was busy with beside.
+    The least time of each counts: more is what the machine was busy with beside. Raises ExecutionFailed.
     """
-    batch_rows = _batch_rows(model.manifest)
-    one_row_us = _least_us(model, 1, clock_us)
-    batch_us = _least_us(model, batch_rows, clock_us) if batch_rows > 1 else one_row_us
+    for number, request in enumerate(recorded, 1):
+        _run_recorded(model, request, f"warm-up request {number} of {len(recorded)}")
+    batch_rows = _batch_rows(model.manifest, recorded)
+    one_row_us = _least_us(model, _inputs(model.manifest, recorded, 1), clock_us)
+    batch = _inputs(model.manifest, recorded, batch_rows)
+    batch_us = _least_us(model, batch, clock_us) if batch_rows > 1 else one_row_us
     return ExecutionCost(one_row_us, batch_us, batch_rows)
 
 
-def _least_us(model: ModelVersion, rows: int, clock_us: Callable[[], int]) -> int:
-    outputs: Sequence[str] = [output.name for output in model.manifest.outputs]
-    inputs = {entry.name: _generated(entry, rows) for entry in model.manifest.inputs}
+def _run_recorded(model: ModelVersion, request: WarmUpRequest, name: str) -> None:
+    try:
+        model.execute({key: np.ascontiguousarray(array) for key, array in request.rows.arrays.items()}, request.outputs)
+    except ExecutionFailed as failure:
+        reason = f"{name}: {failure.reason}"
+        raise ExecutionFailed(failure.model, failure.version, request.rows.count, reason) from failure
+
+
+def _least_us(model: ModelVersion, inputs: Arrays, clock_us: Callable[[], int]) -> int:
+    outputs = [output.name for output in model.manifest.outputs]
     times_us = []
     for _ in range(WARM_ROUNDS):
         began_us = clock_us()
@@ -59,8 +72,15 @@ def _least_us(model: ModelVersion, rows: int, clock_us: Callable[[], int]) -> in
     return min(times_us)
 
 
-def _batch_rows(manifest: Manifest) -> int:
-    widest = max(prod(_row_shape(entry)) for entry in manifest.inputs)
+def _inputs(manifest: Manifest, recorded: Sequence[WarmUpRequest], rows: int) -> Arrays:
+    if recorded:
+        return tiled(recorded, rows)
+    return {entry.name: _generated(entry, rows) for entry in manifest.inputs}
+
+
+def _batch_rows(manifest: Manifest, recorded: Sequence[WarmUpRequest]) -> int:
+    shapes = recorded[0].rows.signature if recorded else [_row_shape(entry) for entry in manifest.inputs]
+    widest = max(1, *(prod(shape) for shape in shapes))
     return max(1, min(manifest.batch_rows_max, WARM_ROWS_MAX, WARM_ELEMENTS_MAX // widest))
 
 

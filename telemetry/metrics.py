@@ -88,6 +88,11 @@ class Histogram:
             series = self._children[values] = Series(self._bounds)
         return series
 
+    def forget(self, *first: str) -> None:
+        """Drop each child whose first labels have these values. Who still holds one observes unseen."""
+        for values in [values for values in self._children if values[: len(first)] == first]:
+            del self._children[values]
+
     def fold_overdue(self) -> None:
         """Fold the children that hold many values; call it from time to time off the hot path."""
         for series in list(self._children.values()):
@@ -124,6 +129,11 @@ class Counts:
     def set(self, *labels: str, value: float) -> None:
         """Set the child of these label values."""
         self.values[labels] = value
+
+    def forget(self, *first: str) -> None:
+        """Drop each child whose first labels have these values."""
+        for labels in [labels for labels in self.values if labels[: len(first)] == first]:
+            del self.values[labels]
 
     def describe(self) -> Iterable[Metric]:
         """Yield the family, so that the registry refuses a second one of its name."""

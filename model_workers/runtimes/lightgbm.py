@@ -2,7 +2,8 @@
 
 The Python package would cost a worker its imports (SciPy, pandas and scikit-learn where installed) and four times the
 library's own time on a single row: 43 µs in `Booster.predict` against 9 µs in the single-row fast entry, for 100 trees
-of 31 leaves over 50 features. So only the shared library that the package carries is loaded.
+of 31 leaves over 50 features. So only the shared library that the package carries is loaded, and of a model nothing but
+its trees: the categories of a pandas data frame, which the Python package would map to their codes, are not read.
 
 Source of the calls: LightGBM's `include/LightGBM/c_api.h`.
 """
@@ -20,20 +21,21 @@ import numpy as np
 from contracts.datatypes import FLOATS
 from contracts.manifest import Manifest
 from model_workers.errors import ModelMismatch
+from model_workers.runtimes.lightgbm_text import LightGbmTextError, check_text
 from model_workers.runtimes.parameters import read_parameters
 from model_workers.runtimes.protocol import Arrays
 
 THREADS_MAX = 64
-LINE_BYTES_MAX = 64
 
 LIBRARY_FILE: Final = "lib_lightgbm.so"
 PREDICT_NORMAL: Final = 0
+PREDICT_RAW_SCORE: Final = 1
 ALL_TREES: Final = -1
 ROW_MAJOR: Final = 1
 C_TYPE_BY_DTYPE: Final = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
 
 _SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
-    "LGBM_BoosterCreateFromModelfile": (ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p),
+    "LGBM_BoosterLoadModelFromString": (ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p),
     "LGBM_BoosterGetNumFeature": (ctypes.c_void_p, ctypes.c_void_p),
     "LGBM_BoosterCalcNumPredict": (
         *(ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int),
@@ -58,29 +60,35 @@ class LightGbmError(Exception):
 
 
 class LightGbmParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`threads`: within one execution of many rows."""
+    """`threads`: within one execution of many rows. `raw_score`: the sum of the leaves, before sigmoid or softmax."""
 
     threads: Annotated[int, msgspec.Meta(ge=1, le=THREADS_MAX)] = 1
+    raw_score: bool = False
 
 
 class LightGbmModel:
-    """A loaded booster. Binary and regression models answer (rows,), multiclass ones (rows, classes), in float64."""
+    """A loaded booster. Multiclass models answer (rows, classes), all others (rows,), in float64.
 
-    def __init__(self, path: Path, *, dtype: np.dtype[Any], threads: int) -> None:
+    text: the model, as `check_text` passed it.
+    dtype: of the rows, float32 or float64. The thresholds of the trees are float64 in any case.
+    """
+
+    def __init__(self, text: bytes, *, dtype: np.dtype[Any], parameters: LightGbmParameters) -> None:
         self._library = _Library(_library_path())
         self._dtype = dtype
         self._c_type = C_TYPE_BY_DTYPE[dtype]
-        self._settings = f"num_threads={threads} verbosity=-1".encode()
+        self._kind = PREDICT_RAW_SCORE if parameters.raw_score else PREDICT_NORMAL
+        self._settings = f"num_threads={parameters.threads} verbosity=-1".encode()
         self._booster = ctypes.c_void_p()
         self._row_plan = ctypes.c_void_p()
         trees, columns, values = ctypes.c_int(), ctypes.c_int(), ctypes.c_int64()
         call = self._library.call
-        call("LGBM_BoosterCreateFromModelfile", bytes(path), ctypes.byref(trees), ctypes.byref(self._booster))
+        call("LGBM_BoosterLoadModelFromString", text, ctypes.byref(trees), ctypes.byref(self._booster))
         call("LGBM_BoosterGetNumFeature", self._booster, ctypes.byref(columns))
-        call("LGBM_BoosterCalcNumPredict", self._booster, 1, PREDICT_NORMAL, 0, ALL_TREES, ctypes.byref(values))
+        call("LGBM_BoosterCalcNumPredict", self._booster, 1, self._kind, 0, ALL_TREES, ctypes.byref(values))
         self.columns, self._values_per_row = columns.value, values.value
         call(
-            *("LGBM_BoosterPredictForMatSingleRowFastInit", self._booster, PREDICT_NORMAL, 0, ALL_TREES),
+            *("LGBM_BoosterPredictForMatSingleRowFastInit", self._booster, self._kind, 0, ALL_TREES),
             *(self._c_type, self.columns, self._settings, ctypes.byref(self._row_plan)),
         )
         # The plan of the single-row entry owns buffers that two threads must not fill at once.
@@ -116,7 +124,7 @@ class LightGbmModel:
         length = ctypes.c_int64()
         self._library.call(
             *("LGBM_BoosterPredictForMat", self._booster, matrix.ctypes.data, self._c_type, rows, columns, ROW_MAJOR),
-            *(PREDICT_NORMAL, 0, ALL_TREES, self._settings, ctypes.byref(length), answer.ctypes.data),
+            *(self._kind, 0, ALL_TREES, self._settings, ctypes.byref(length), answer.ctypes.data),
         )
         return answer
 
@@ -142,21 +150,24 @@ class _Library:
 def load(directory: Path, manifest: Manifest) -> LightGbmModel:
     """Open `manifest`'s artifact and check that it takes the one declared input.
 
-    Raises ModelMismatch, LightGbmError where the artifact is no model, ImportError where LightGBM is not installed.
+    Raises ModelMismatch, LightGbmError where LightGBM refuses the artifact, ImportError where it is not installed.
     """
     parameters = read_parameters(manifest, LightGbmParameters)
     if len(manifest.inputs) != 1 or len(manifest.inputs[0].shape) != 2:
         raise _mismatch(manifest, "a LightGBM model takes one input of shape [-1, columns]")
     entry = manifest.inputs[0]
     if entry.dtype not in FLOATS:
-        raise _mismatch(manifest, f"input {entry.name!r} is {entry.dtype}; a LightGBM model takes FP32 or FP64")
+        raise _mismatch(
+            manifest, f"input {entry.name!r} is {entry.dtype}; a LightGBM model takes FP32 or FP64, categories as codes"
+        )
     artifact = directory / manifest.artifact.file
-    with artifact.open("rb") as file:
-        # Asked here, because the library tells the same on standard error in a form of its own.
-        if file.readline(LINE_BYTES_MAX) != b"tree\n":
-            raise _mismatch(manifest, f"{artifact.name} is not LightGBM's text form, which begins with a line `tree`")
+    text = artifact.read_bytes()
+    try:
+        check_text(text)
+    except LightGbmTextError as error:
+        raise _mismatch(manifest, f"{artifact.name}: {error}") from error
     dtype = np.dtype(np.float64 if entry.dtype == "FP64" else np.float32)
-    model = LightGbmModel(artifact, dtype=dtype, threads=parameters.threads)
+    model = LightGbmModel(text, dtype=dtype, parameters=parameters)
     if entry.shape[1] != model.columns:
         columns = model.columns
         model.close()

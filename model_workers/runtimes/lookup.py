@@ -19,7 +19,7 @@ BUILT_IN: Final = {
 def find_runtime(name: str) -> Load:
     """Return the `load` of the runtime called `name`; the library behind it is imported only now.
 
-    Raises RuntimeMissing where the name is unknown or its library is not installed.
+    Raises RuntimeMissing where the name is unknown, its library is not installed, or its module cannot be imported.
     """
     try:
         if name in BUILT_IN:
@@ -28,6 +28,8 @@ def find_runtime(name: str) -> Load:
             return cast("Load", entry_point.load())
     except ImportError as error:
         raise RuntimeMissing(name, _known(), str(error)) from error
+    except Exception as error:  # a module that is anyone's may raise anything while it is imported
+        raise RuntimeMissing(name, _known(), f"{type(error).__name__}: {error}") from error
     raise RuntimeMissing(name, _known())
 
 

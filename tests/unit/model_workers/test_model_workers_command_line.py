@@ -1,9 +1,20 @@
+import logging
 import socket
 
 import pytest
 
 from model_workers.__main__ import main
 from tests.unit.model_workers.published_models import onnx_manifest, publish
+from tests.unit.model_workers.running_worker import free_port
+
+
+@pytest.fixture(autouse=True)
+def _own_logging():
+    """Take back the logging that `main` sets up: its stream ends with the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture
@@ -49,6 +60,12 @@ def test_an_unknown_model_is_bad_usage(capsys, small_repository):
     [
         ("--port", "65536"),
         ("--port", "web"),
+        ("--admin-port", "0"),
+        ("--latest", "0"),
+        ("--latest", "1025"),
+        ("--poll-s", "-1"),
+        ("--poll-s", "0.01"),
+        ("--poll-s", "often"),
         ("--threads", "0"),
         ("--queue-rows-max", "0"),
         ("--body-bytes-max", "-1"),
@@ -71,6 +88,24 @@ def test_a_taken_port_is_told_with_the_flag_that_moves_it(capsys, small_reposito
         code, said = refused(capsys, "--repository", small_repository, "--port", str(port))
     assert code == 1
     assert said.endswith(f"port {port} on 127.0.0.1 is taken: choose another one with --port")
+
+
+def test_a_taken_admin_port_is_told_with_the_flag_that_moves_it(capsys, small_repository):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        free = ("--port", str(free_port()))
+        code, said = refused(capsys, "--repository", small_repository, *free, "--admin-port", str(port))
+    assert code == 1
+    assert said.endswith(f"port {port} on 127.0.0.1 is taken: choose another one with --admin-port")
+
+
+def test_with_polling_too_a_model_that_is_no_name_and_a_repository_that_is_missing_are_bad_usage(capsys, tmp_path):
+    code, said = refused(capsys, "--repository", str(tmp_path), "--poll-s", "1", "--model", "../x")
+    assert (code, "write NAME or NAME@VERSION" in said) == (2, True)
+    code, said = refused(capsys, "--repository", str(tmp_path / "nowhere"), "--poll-s", "1")
+    assert (code, "is not a directory" in said) == (2, True)
 
 
 def test_models_given_by_flag_replace_those_of_the_variable(capsys, small_repository, monkeypatch):

@@ -18,6 +18,7 @@ from model_workers.request_rows import RowReader
 from model_workers.served_models import ServedModels, ServedVersion
 from tests.unit.model_workers.fake_parts import FakeRuntime, HandClock, HandExecutor
 from tests.unit.model_workers.published_models import onnx_manifest
+from tests.unit.model_workers.repository_bench import until
 
 QUEUE_ROWS_MAX = 8
 BODY_BYTES_MAX = 10_000
@@ -63,7 +64,9 @@ class WorkerBench:
     def serve(self, *versions, model="m"):
         for version in versions:
             manifest = onnx_manifest(model, version, 2, inputs=(Input("x", "FP32", (-1, 2)),), outputs=OUTPUTS)
-            metrics = VersionMetrics(self.metrics, model, version)
+            metrics = VersionMetrics(
+                self.metrics, model, version, clock_us=self.clock, wall_clock_ms=lambda: 1_700_000_000_000
+            )
             loop = asyncio.get_running_loop()
             batcher = Batcher(
                 ModelVersion(manifest, FakeRuntime(sums)).execute,
@@ -133,7 +136,7 @@ def decoded(answer):
 
 
 def test_the_server_tells_its_name_release_and_extensions():
-    extensions = ["binary_tensor_data", "sekisho_manifest"]
+    extensions = ["binary_tensor_data", "statistics", "sekisho_manifest"]
     assert ask("GET", "/v2").json == {"name": "sekisho-worker", "version": "1.2.3", "extensions": extensions}
 
 
@@ -222,7 +225,7 @@ HOSTILE_DOCUMENTS = [
     b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2]}]}',
     b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, NaN]}]}',
     b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 1e99]}]}',
-    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, null]}]}',
+    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, "2"]}]}',
     b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1]}]}',
     b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, -2], "data": [1, 2]}]}',
     b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [268435456, 268435456], "data": [1, 2]}]}',
@@ -382,9 +385,126 @@ def test_a_fault_of_the_worker_itself_is_a_500_that_keeps_its_innards_for_the_lo
     assert "secret" in caplog.text
 
 
+def test_a_version_that_is_swapped_while_a_body_comes_in_is_looked_up_again():
+    async def scenario():
+        bench = WorkerBench()
+        bench.serve("1")
+        body, headers = binary_body([[1, 2]])
+        sent = []
+
+        async def receive():
+            bench.serve("2")
+            bench.models.remove("m", "1")
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/v2/models/m/infer", "headers": headers}
+        await bench.app(scope, receive, send)
+        return Answer(sent[0], sent[1]["body"])
+
+    answer = asyncio.run(scenario())
+    assert (answer.status, answer.json["model_version"]) == (200, "2")
+
+
+def test_what_is_not_served_is_refused_before_its_body_is_read():
+    async def scenario():
+        bench = WorkerBench()
+        bench.serve("1")
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/v2/models/other/infer", "headers": []}
+        await bench.app(scope, None, send)
+        return sent[0]["status"]
+
+    assert asyncio.run(scenario()) == 404
+
+
+@pytest.mark.parametrize("path", ["/v2/repository/index", "/v2/repository/models/m/load"])
+def test_the_model_repository_is_not_on_the_data_port_and_the_answer_says_where_it_is(path):
+    answer = ask("POST", path)
+    assert (answer.status, "--admin-port" in answer.error) == (404, True)
+
+
+def statistics_after(*requests, path="/v2/models/m/stats", versions=("1",)):
+    async def scenario():
+        bench = WorkerBench()
+        bench.serve(*versions)
+        for rows in requests:
+            await bench.ask("POST", "/v2/models/m/infer", *binary_body(rows))
+        return await bench.ask("GET", path)
+
+    return asyncio.run(scenario())
+
+
+def test_statistics_count_requests_rows_executions_and_failures():
+    (stats,) = statistics_after([[1, 2]], [[1, 2]] * 3, [[-1, 0]]).json["model_stats"]
+    assert (stats["name"], stats["version"], stats["last_inference"]) == ("m", "1", 1_700_000_000_000)
+    assert (stats["inference_count"], stats["execution_count"]) == (5, 3)
+    counts = {name: duration["count"] for name, duration in stats["inference_stats"].items()}
+    assert counts == {
+        "success": 2,
+        "fail": 1,
+        "queue": 3,
+        "compute_infer": 3,
+        **dict.fromkeys(("compute_input", "compute_output", "cache_hit", "cache_miss"), 0),
+    }
+    sizes = {batch["batch_size"]: batch["compute_infer"]["count"] for batch in stats["batch_stats"]}
+    assert sizes == {1: 2, 4: 1}
+
+
+def test_statistics_measure_the_wait_the_execution_and_the_whole():
+    async def scenario():
+        executor = HandExecutor()
+        bench = WorkerBench(executor=executor)
+        bench.serve("1")
+        asking = asyncio.create_task(bench.ask("POST", "/v2/models/m/infer", *binary_body([[1, 2]])))
+        await until(lambda: executor.started)
+        bench.clock.now_us += 70
+        executor.run_next()
+        await asking
+        return await bench.ask("GET", "/v2/models/m/versions/1/stats")
+
+    (stats,) = asyncio.run(scenario()).json["model_stats"]
+    assert stats["inference_stats"]["success"] == {"count": 1, "ns": 70_000}
+    assert stats["inference_stats"]["queue"] == {"count": 1, "ns": 0}
+
+
+def test_statistics_of_a_model_are_those_of_each_version_and_without_a_model_of_all():
+    versions = ("2", "10")
+    of_model = statistics_after(versions=versions).json["model_stats"]
+    assert [stats["version"] for stats in of_model] == ["2", "10"]
+    assert statistics_after(versions=versions, path="/v2/models/stats").json["model_stats"] == of_model
+    (one,) = statistics_after(versions=versions, path="/v2/models/m/versions/2/stats").json["model_stats"]
+    assert one == of_model[0]
+
+
+@pytest.mark.parametrize("path", ["/v2/models/x/stats", "/v2/models/m/versions/3/stats"])
+def test_statistics_of_what_is_not_served_are_a_404(path):
+    assert statistics_after(path=path).status == 404
+
+
+def test_a_model_called_stats_answers_on_every_path_but_the_one_of_all_statistics():
+    async def scenario():
+        bench = WorkerBench()
+        bench.serve("1", model="stats")
+        paths = ("", "/versions/1", "/ready", "/stats", "/manifest")
+        answers = [await bench.ask("GET", f"/v2/models/stats{path}") for path in paths]
+        return [*answers, await bench.ask("POST", "/v2/models/stats/infer", *binary_body([[1, 2]]))]
+
+    answers = asyncio.run(scenario())
+    assert {answer.status for answer in answers} == {200}
+    assert "model_stats" in answers[0].json
+    assert answers[1].json["name"] == "stats"
+    assert answers[-1].json["model_name"] == "stats"
+
+
 def test_every_error_that_a_request_can_meet_has_a_status():
-    at_start_only = {errors.WorkerError, errors.RepositoryError, errors.ArtifactMismatch}
-    at_start_only |= {errors.ModelMismatch, errors.RuntimeMissing}
+    while_loading_only = {errors.WorkerError, errors.ArtifactMismatch, errors.ModelMismatch, errors.RuntimeMissing}
     told = {error for error in STATUS_AND_REASON_BY_ERROR if issubclass(error, errors.WorkerError)}
     every = {e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, errors.WorkerError)}
-    assert told == every - at_start_only
+    assert told == every - while_loading_only

@@ -55,6 +55,27 @@ def test_an_answer_other_than_declared_fails_the_execution(raw, said):
         version.execute({"x": matrix(2)}, ["p"])
 
 
+@pytest.mark.parametrize(
+    ("raw", "dtype", "said"),
+    [
+        (np.array([0.7, 0.2]), "INT64", "does not cast to INT64"),
+        (np.array([-1, 2]), "UINT8", "does not cast to UINT8"),
+        (np.array([1, 0]), "BOOL", "does not cast to BOOL"),
+        (np.array([0.7, 0.2]), "BYTES", "is float64 where words are declared"),
+    ],
+)
+def test_an_answer_of_another_kind_fails_rather_than_lose_what_it_says(raw, dtype, said):
+    version, _ = version_of(lambda _: {"p": raw}, Output("p", dtype))
+    with pytest.raises(ExecutionFailed, match=f"output 'p' {said}"):
+        version.execute({"x": matrix(2)}, ["p"])
+
+
+@pytest.mark.parametrize(("raw", "dtype"), [([1, 2], "FP32"), ([True, False], "INT8"), ([0.5, 0.25], "FP16")])
+def test_an_answer_whose_kind_holds_in_the_declared_one_is_cast(raw, dtype):
+    version, _ = version_of(lambda _: {"p": np.array(raw)}, Output("p", dtype))
+    assert version.execute({"x": matrix(2)}, ["p"])["p"].tolist() == raw
+
+
 def test_a_declared_width_is_checked():
     version, _ = version_of(lambda inputs: {"p": inputs["x"]}, Output("p", "FP32", (-1, 3)))
     with pytest.raises(ExecutionFailed, match=r"declared \[-1, 3\], it has shape \[2, 2\]"):

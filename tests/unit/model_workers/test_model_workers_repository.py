@@ -3,8 +3,10 @@ import re
 import pytest
 
 from contracts.manifest import FILE_NAME
+from model_workers import repository
 from model_workers.errors import ArtifactMismatch, RepositoryError
-from model_workers.repository import VersionDirectory, read_version, select_versions, version_order
+from model_workers.repository import VersionDirectory, files_stamp, read_version, refuse_changed, scan, select_versions
+from model_workers.version_policy import ModelNameError, version_order
 from tests.unit.model_workers.published_models import onnx_manifest, publish
 
 
@@ -37,7 +39,7 @@ def test_a_version_that_is_named_twice_is_selected_once(small_repository):
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        ("fraud", "has no model 'fraud'; it has churn, diagnosis, notes"),
+        ("fraud", "has no model 'fraud'; it has churn, diagnosis"),
         ("churn@3", "'churn' has no version '3'; it has 9, 10"),
         ("../churn", "is no model: write NAME or NAME@VERSION"),
         ("churn@", "is no model: write NAME or NAME@VERSION"),
@@ -45,7 +47,7 @@ def test_a_version_that_is_named_twice_is_selected_once(small_repository):
     ],
 )
 def test_an_unknown_name_is_refused_with_what_there_is(small_repository, wanted, said):
-    with pytest.raises(RepositoryError, match=re.escape(said)):
+    with pytest.raises((RepositoryError, ModelNameError), match=re.escape(said)):
         select_versions(small_repository, [wanted])
 
 
@@ -102,3 +104,51 @@ def test_a_manifest_that_is_no_json_is_refused_by_its_path(small_repository):
 def test_versions_are_ordered_as_a_reader_would(in_order):
     first, second = in_order
     assert version_order(first) < version_order(second)
+
+
+def test_latest_selects_the_highest_versions_of_each_model(small_repository):
+    chosen = select_versions(small_repository, [], latest=1)
+    assert [str(version) for version in chosen] == ["churn@10", "diagnosis@1"]
+
+
+def test_a_scan_lists_versions_in_natural_order_and_passes_over_what_is_none(small_repository):
+    (small_repository / "churn" / ".draft-11").mkdir()
+    (small_repository / "churn" / "12").mkdir()
+    assert scan(small_repository) == {"churn": ["9", "10"], "diagnosis": ["1"]}
+
+
+def test_a_scan_of_more_folders_than_a_repository_has_is_refused(small_repository, monkeypatch):
+    monkeypatch.setattr(repository, "FOLDERS_MAX", 2)
+    with pytest.raises(RepositoryError, match="more than 2 folders"):
+        scan(small_repository)
+
+
+@pytest.mark.parametrize("file", ["model.onnx", FILE_NAME])
+def test_a_file_that_is_replaced_after_it_was_read_is_told_although_its_bytes_are_the_same(small_repository, file):
+    (directory,) = select_versions(small_repository, ["diagnosis"])
+    published = read_version(directory)
+    refuse_changed(published)
+    path = directory.path / file
+    other = path.with_name(".other")
+    other.write_bytes(path.read_bytes())
+    other.rename(path)
+    with pytest.raises(ArtifactMismatch, match="was changed while it was being loaded") as refusal:
+        refuse_changed(published)
+    assert refusal.value.path == path
+
+
+def test_a_file_that_vanishes_after_it_was_read_is_told(small_repository):
+    (directory,) = select_versions(small_repository, ["diagnosis"])
+    published = read_version(directory)
+    (directory.path / "model.onnx").unlink()
+    with pytest.raises(ArtifactMismatch):
+        refuse_changed(published)
+
+
+def test_the_stamp_of_a_folder_changes_with_its_files_and_a_missing_one_has_none(small_repository):
+    (directory,) = select_versions(small_repository, ["diagnosis"])
+    before = files_stamp(directory)
+    assert files_stamp(directory) == before
+    (directory.path / "model.onnx").write_bytes(b"another artifact")
+    assert files_stamp(directory) != before
+    assert files_stamp(VersionDirectory("diagnosis", "7", directory.path / "7")) == ()

@@ -106,9 +106,9 @@ def test_a_column_that_the_model_does_not_have_is_found_while_warming_up(reposit
 @pytest.mark.parametrize(
     ("runtime", "file", "artifact", "said"),
     [
-        ("onnxruntime", "model.onnx", b"not a model", "runtime 'onnxruntime' cannot open model.onnx: "),
-        ("lightgbm", "model.txt", b"not a model", "model.txt is not LightGBM's text form"),
-        ("lightgbm", "model.txt", b"tree\nnum_class=1\n", "runtime 'lightgbm' cannot open model.txt: LightGbmError: "),
+        ("onnxruntime", "model.onnx", b"not a model", "ONNX Runtime cannot open model.onnx: "),
+        ("lightgbm", "model.txt", b"not a model", "model.txt: it is not LightGBM's text form"),
+        ("lightgbm", "model.txt", b"tree\nnum_class=1\n", "model.txt: it has no trees; the file may be truncated"),
     ],
 )
 def test_an_artifact_that_is_no_model_is_refused_by_name(tmp_path, runtime, file, artifact, said):
@@ -182,6 +182,19 @@ def test_a_runtime_of_another_distribution_is_found_by_its_entry_point(monkeypat
 
     monkeypatch.setattr(lookup, "entry_points", lambda group, name: [EntryPoint()] if name == "treelite" else [])
     assert find_runtime("treelite") == "its load"
+
+
+def test_a_runtime_whose_module_fails_is_refused_with_what_it_said(monkeypatch):
+    class EntryPoint:
+        def load(self):
+            raise AttributeError("module 'treelite' has no attribute 'laod'")
+
+    class EntryPoints(list):
+        names = ("treelite",)
+
+    monkeypatch.setattr(lookup, "entry_points", lambda **_: EntryPoints([EntryPoint()]))
+    with pytest.raises(RuntimeMissing, match="'treelite' is not available: AttributeError: module 'treelite' has no"):
+        find_runtime("treelite")
 
 
 def test_an_unknown_runtime_is_refused_with_the_known_ones():

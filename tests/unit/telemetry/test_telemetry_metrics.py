@@ -153,3 +153,26 @@ def test_two_families_of_one_name_are_refused_by_the_registry():
     Counts("c", "help", (), registry)
     with pytest.raises(ValueError, match="Duplicated timeseries"):
         Counts("c", "help", (), registry)
+
+
+def test_forgotten_children_vanish_by_their_first_labels_and_the_others_stay():
+    registry = CollectorRegistry()
+    counts = Counts("c", "help", ("model", "reason"), registry)
+    histogram = Histogram("h", "help", ("model",), (1.0,), registry)
+    for model in ("a", "b"):
+        counts.add(model, "x")
+        counts.add(model, "y")
+        histogram.child(model).observe(0.5)
+    counts.forget("a")
+    histogram.forget("a")
+    text = prometheus_client.generate_latest(registry).decode()
+    assert 'model="a"' not in text
+    assert text.count('c_total{model="b"') == 2
+    assert 'h_count{model="b"} 1.0' in text
+
+
+def test_a_child_that_is_asked_for_again_after_it_was_forgotten_begins_at_nothing():
+    histogram = Histogram("h", "help", ("model",), (1.0,), CollectorRegistry())
+    histogram.child("a").observe(0.5)
+    histogram.forget("a")
+    assert histogram.child("a").cumulative() == ([("1.0", 0.0), ("+Inf", 0.0)], 0.0)

@@ -8,7 +8,7 @@ PEERS := .venv-peers
 PEERS_INSTALLED := $(PEERS)/.installed
 PACKAGES := gateway model_workers feature_store experiments contracts telemetry settings analysis demo
 
-.PHONY: help install peers demo test check integration fault bench load lock clean
+.PHONY: help install peers demo test check integration fault bench bench-worker load lock clean
 
 help: ## show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,8 +52,15 @@ integration: $(INSTALLED) ## tests over real processes
 fault: $(INSTALLED) ## tests that kill, stall and cut
 	$(RUN)/python -m pytest -m fault $(ARGS)
 
+.PHONY: conformance
+conformance: $(INSTALLED) ## the protocol's checks on any server: URL=http://host:port ARGS="--model NAME"
+	$(RUN)/python -m tests.conformance --url "$(URL)" $(ARGS)
+
 bench: $(INSTALLED) ## Sekisho beside the yardstick and the baselines, in one run
 	$(RUN)/python -m loadtests.bench $(ARGS)
+
+bench-worker: $(INSTALLED) $(PEERS_INSTALLED) ## a worker beside MLServer, in one run
+	$(RUN)/python -m loadtests.worker_bench $(ARGS)
 
 load: $(INSTALLED) ## locust against a running demo, headless, 30 s
 	$(RUN)/locust -f loadtests/locustfile.py --headless --users 20 --spawn-rate 20 --run-time 30s \

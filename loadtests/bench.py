@@ -90,7 +90,7 @@ def command_line() -> CommandLine:
 def main(arguments: list[str] | None = None) -> int:
     """Run. Returns 0; 1 where an answer was wrong or a process failed; 130 when interrupted."""
     given = command_line().parse_args(arguments)
-    _forget_settings()
+    forget_settings()
     rounds = given.rounds or (QUICK_ROUNDS if given.quick else ROUNDS)
     cell_s = given.seconds or (QUICK_SECONDS if given.quick else SECONDS)
     console = Console()
@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     _show(result, console, with_goals=given.check_goals)
     for file in _save(result) if given.save else [_keep_for_now(result)]:
         console.print(f"written: {file}", soft_wrap=True)
-    return 1 if _show_errors(result.summaries, console) else 0
+    return 1 if show_errors(result.summaries, console) else 0
 
 
 def run_rounds(names: list[str], open_loads: list[Load], rounds: int, cell_s: float, console: Console) -> list[Cell]:
@@ -142,7 +142,7 @@ def run_rounds(names: list[str], open_loads: list[Load], rounds: int, cell_s: fl
                 progress.update(task, description=f"round {number}: starting")
                 for cell in _round(number, names, open_loads, cell_s, data, redis, work / f"round-{number}"):
                     cells.append(cell)
-                    progress.console.print(_line(cell), highlight=False)
+                    progress.console.print(cell_line(cell), highlight=False)
                     progress.update(task, advance=1, description=f"round {number} of {rounds}")
         finally:
             redis.process.stop()
@@ -184,17 +184,19 @@ def _round(
                 yield cell(stack, BATCH)
 
 
-def _forget_settings() -> None:
+def forget_settings() -> None:
+    """Take `SEKISHO_*` variables out of the environment that programs under test inherit."""
     # What happens to be set for the programs under test would change what is measured.
     for variable in [name for name in os.environ if name.startswith(VARIABLE_PREFIX)]:
         del os.environ[variable]
 
 
-def _line(cell: Cell) -> str:
+def cell_line(cell: Cell) -> str:
+    """One cell, for the terminal."""
     result = cell.result
     errors = f"  [red]{sum(result.errors.values())} errors[/]" if result.errors else ""
     return (
-        f"{cell.round}  {cell.stack:<17} {cell.load:<10} {result.rate_per_s:>9,.0f}/s  p50 {result.p50_ms:>8.2f} ms  "
+        f"{cell.round}  {cell.stack:<21} {cell.load:<10} {result.rate_per_s:>9,.0f}/s  p50 {result.p50_ms:>8.2f} ms  "
         f"p99 {result.p99_ms:>8.2f} ms{errors}"
     )
 
@@ -215,7 +217,8 @@ def _show(result: BenchResult, console: Console, *, with_goals: bool) -> None:
     console.print()
 
 
-def _show_errors(summaries: list[Summary], console: Console) -> bool:
+def show_errors(summaries: list[Summary], console: Console) -> bool:
+    """Print what was wrong with answers, and say whether anything was."""
     failed = [each for each in summaries if each.errors]
     for each in failed:
         for problem, count in each.errors.items():

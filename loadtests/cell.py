@@ -1,6 +1,11 @@
 """One cell of the benchmark: one load on one stack. What the generator is told, and what it reports."""
 
+from typing import Literal
+
 import msgspec
+
+RequestKind = Literal["predict", "infer-json", "infer-binary"]
+"""A prediction for users, or the inference of a user's row: as JSON, or as raw bytes in both directions."""
 
 
 class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,6 +25,8 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     treatment_share: float
     """The share of units that version "2" should answer."""
+
+    kind: RequestKind = "predict"
 
 
 class CellResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,8 +16,10 @@ import uvloop
 
 from loadtests.answer_check import AnswerCheck, StatusCheck, share_problem
 from loadtests.arrivals import Pacer, PreciseTimer, poisson_arrivals_ns
+from loadtests.bench_data import features
 from loadtests.cell import CellResult, CellSpec
 from loadtests.http_connection import Connection, Response
+from loadtests.infer_load import InferCheck, infer_request
 from loadtests.percentiles import percentile
 
 HOST = "127.0.0.1"
@@ -56,11 +58,7 @@ class LoadGenerator:
     def __init__(self, spec: CellSpec) -> None:
         self._spec = spec
         users = request_users(spec.users, spec.instances, spec.seed)
-        self._requests = [request_bytes(spec.path, each) for each in users]
-        self._check: AnswerCheck | StatusCheck = StatusCheck()
-        if spec.expected_file is not None:
-            values = np.load(spec.expected_file).tolist()
-            self._check = AnswerCheck({str(i + 1): row for i, row in enumerate(values)}, users)
+        self._requests, self._check = _work(spec, users)
         self._idle: deque[Connection] = deque()
         self._queue: deque[int] = deque()  # intended send times, ns; bounded by the schedule's length
         self._under_way: set[Connection] = set()
@@ -225,6 +223,22 @@ class LoadGenerator:
             generator_cpu_share=(self._cpu_until_s - self._cpu_from_s) / spec.seconds,
             generator_lag_p99_ms=percentile(sorted(lags_ns), 0.99) / 1e6,
         )
+
+
+def _work(spec: CellSpec, users: list[range]) -> tuple[list[bytes], AnswerCheck | StatusCheck | InferCheck]:
+    """Make every request, and what checks the answers."""
+    values = None if spec.expected_file is None else np.load(spec.expected_file).tolist()
+    if spec.kind != "predict":
+        if values is None or spec.instances != 1:
+            raise ValueError(f"{spec.kind} requests are of one row, and each answer is checked")
+        order = [each[0] for each in users]
+        rows = features(spec.users)
+        requests = [infer_request(spec.path, rows[user], binary=spec.kind == "infer-binary") for user in order]
+        return requests, InferCheck([values[0][user] for user in order], binary=spec.kind == "infer-binary")
+    requests = [request_bytes(spec.path, each) for each in users]
+    if values is None:
+        return requests, StatusCheck()
+    return requests, AnswerCheck({str(i + 1): row for i, row in enumerate(values)}, users)
 
 
 async def _run(spec: CellSpec) -> CellResult:

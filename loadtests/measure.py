@@ -45,13 +45,18 @@ def measure(
         expected_file=None if stack.constant else str(data.expected_file),
         treatment_share=TREATMENT_BP / 10_000,
     )
+    return measure_spec(stack.name, load.name, round_number, spec, processes)
+
+
+def measure_spec(stack: str, load: str, round_number: int, spec: CellSpec, processes: list[StackProcess]) -> Cell:
+    """Send what a specification says, and read what that cost `processes`. Raises as `measure`."""
     before, busy_before_s, began_s = _by_role(processes, StackProcess.cpu_s), _machine_busy_s(), time.monotonic()
-    result = _generate(stack.name, load.name, spec)
+    result = _generate(stack, load, spec)
     used = {role: after - before[role] for role, after in _by_role(processes, StackProcess.cpu_s).items()}
     foreign_s = _machine_busy_s() - busy_before_s - sum(used.values()) - result.generator_cpu_s
     return Cell(
-        stack=stack.name,
-        load=load.name,
+        stack=stack,
+        load=load,
         round=round_number,
         result=result,
         cpu_s_per_1000={role: cpu_s / max(1, result.answers_total) * 1000 for role, cpu_s in used.items()},

@@ -17,8 +17,9 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 class MarkersMissing(ValueError):
     """A page has no place for the tables."""
 
-    def __init__(self) -> None:
-        super().__init__(f"the page has no {BEGIN} ... {END} to write the tables between")
+    def __init__(self, begin: str, end: str) -> None:
+        super().__init__(f"the page has no {begin} ... {end} to write the tables between")
+        self.begin, self.end = begin, end
 
 
 Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
@@ -37,7 +38,9 @@ def throughput_rows(summaries: list[Summary]) -> Rows:
             f"{rate.median:,.0f}",
             f"{rate.least:,.0f}-{rate.most:,.0f}",
         )
-        rows.append((*row, _ratio(each.rate_ratio), _ms(each.p50_ms.median), _ms(each.p99_ms.median)))
+        rows.append(
+            (*row, multiple(each.rate_ratio), milliseconds(each.p50_ms.median), milliseconds(each.p99_ms.median))
+        )
     return heads, rows
 
 
@@ -46,9 +49,13 @@ def latency_rows(summaries: list[Summary]) -> Rows:
     heads = ("stack", "load", "req/s", "p50 ms", "p99 ms", "p99.9 ms", "x bare")
     rows: list[tuple[str, ...]] = []
     for each in _of(summaries, closed=False):
-        latencies = (_ms(each.p50_ms.median), _ms(each.p99_ms.median), _ms(each.p999_ms.median))
+        latencies = (
+            milliseconds(each.p50_ms.median),
+            milliseconds(each.p99_ms.median),
+            milliseconds(each.p999_ms.median),
+        )
         answered = f"{each.rate_per_s.median:,.0f}"
-        rows.append((each.stack, each.load, answered, *latencies, _ratio(each.p99_ratio)))
+        rows.append((each.stack, each.load, answered, *latencies, multiple(each.p99_ratio)))
     return heads, rows
 
 
@@ -110,24 +117,22 @@ def notes(summaries: list[Summary]) -> list[str]:
         f"The load generator reached {found.rate_per_s.median:,.0f} requests/s against {YARDSTICK} at 64 connections, "
         f"with {found.generator_cpu_share:.0%} of one core."
     )
+    return [reached, disturbance(summaries), *late]
+
+
+def disturbance(summaries: list[Summary]) -> str:
+    """How much other programs were in the way."""
     disturbed = spread([each.foreign_cores for each in summaries])
-    others = (
+    return (
         f"Other programs on the machine used {disturbed.median:.2f} of its cores while cells were measured, and "
         f"{disturbed.most:.2f} in the worst; above a few hundredths, measure again."
     )
-    return [reached, others, *late]
 
 
 def markdown_report(result: BenchResult) -> str:
     """Everything of a run that a page shows."""
-    machine = result.machine
-    origin = (
-        f"Run of {result.started_at[:10]}, commit `{result.commit}`: {result.rounds} rounds of {result.seconds:g} s a "
-        f"cell on {machine.cores} cores ({machine.cpu}), {machine.memory_gb:.0f} GB, Python {machine.python}, kernel "
-        f"{machine.kernel}. Figures are medians of the rounds."
-    )
     parts = [
-        origin,
+        origin(result),
         "Closed loop:",
         markdown_table(throughput_rows(result.summaries)),
         "Open loop and batches. Latencies are from the intended send time; the ratio is of p99:",
@@ -141,6 +146,16 @@ def markdown_report(result: BenchResult) -> str:
     return "\n\n".join(parts)
 
 
+def origin(result: BenchResult) -> str:
+    """Where and from what a run's figures came, in a sentence."""
+    machine = result.machine
+    return (
+        f"Run of {result.started_at[:10]}, commit `{result.commit}`: {result.rounds} rounds of {result.seconds:g} s a "
+        f"cell on {machine.cores} cores ({machine.cpu}), {machine.memory_gb:.0f} GB, Python {machine.python}, kernel "
+        f"{machine.kernel}. Figures are medians of the rounds."
+    )
+
+
 def readme_report(result: BenchResult) -> str:
     """The few figures of a run that the README shows."""
     heads = ("", "requests/s, 64 connections", "x bare uvicorn", "p50 ms, 1 connection", "p99 ms, 16 connections")
@@ -150,31 +165,33 @@ def readme_report(result: BenchResult) -> str:
         if one is None or sixteen is None or many is None:
             continue
         name = f"**{stack}**" if stack == PRODUCT else stack
-        figures = (f"{many.rate_per_s.median:,.0f}", _ratio(many.rate_ratio))
-        rows.append((name, *figures, _ms(one.p50_ms.median), _ms(sixteen.p99_ms.median)))
+        figures = (f"{many.rate_per_s.median:,.0f}", multiple(many.rate_ratio))
+        rows.append((name, *figures, milliseconds(one.p50_ms.median), milliseconds(sixteen.p99_ms.median)))
     machine = result.machine
-    origin = (
+    told = (
         f"`make bench`, {result.started_at[:10]}, commit `{result.commit}`, {machine.cores} cores shared by all "
         "programs and the load generator; medians of interleaved rounds; every answer checked against the model file. "
         "Of these stacks only Sekisho writes a log of its predictions."
     )
-    return f"{markdown_table((heads, rows))}\n\n{origin}"
+    return f"{markdown_table((heads, rows))}\n\n{told}"
 
 
-def with_report(page: str, report: str) -> str:
+def with_report(page: str, report: str, begin: str = BEGIN, end: str = END) -> str:
     """A page with the report between its markers. Raises MarkersMissing."""
-    before, found_begin, rest = page.partition(BEGIN)
-    _, found_end, after = rest.partition(END)
+    before, found_begin, rest = page.partition(begin)
+    _, found_end, after = rest.partition(end)
     if not found_begin or not found_end:
-        raise MarkersMissing
-    return f"{before}{BEGIN}\n\n{report}\n\n{END}{after}"
+        raise MarkersMissing(begin, end)
+    return f"{before}{begin}\n\n{report}\n\n{end}{after}"
 
 
-def _ms(value: float) -> str:
+def milliseconds(value: float) -> str:
+    """A latency, as precise as it is worth."""
     return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
 
 
-def _ratio(value: float | None) -> str:
+def multiple(value: float | None) -> str:
+    """A ratio; a dash where there is none."""
     return "-" if value is None else f"{value:.3f}" if value < 1 else f"{value:.2f}"
 
 

@@ -105,44 +105,44 @@ STACK_NAMES = (YARDSTICK, EMPTY_FASTAPI, FASTAPI_HTTPX, FASTAPI_MONOLITH, PRODUC
 
 
 def _constant(name: str, module: str) -> Stack:
-    port = _free_port()
-    front = Program("server", "server", _python(module, "--port", port), port, "/healthz")
+    port = free_port()
+    front = Program("server", "server", python_program(module, "--port", port), port, "/healthz")
     return Stack(name, (), front, port, constant=True)
 
 
 def _fastapi_httpx(data: BenchData, redis_url: str) -> Stack:
-    ports = {version: _free_port() for version in _VERSIONS}
+    ports = {version: free_port() for version in _VERSIONS}
     module = "loadtests.baselines.fastapi_httpx"
     workers = tuple(
         Program(
             f"worker-{version}",
             "workers",
-            _python(f"{module}.worker", "--model-file", file, "--port", ports[version]),
+            python_program(f"{module}.worker", "--model-file", file, "--port", ports[version]),
             ports[version],
             "/healthz",
         )
         for version, file in zip(_VERSIONS, (data.onnx_file, data.lightgbm_file), strict=True)
     )
-    port = _free_port()
+    port = free_port()
     urls = [f"http://127.0.0.1:{ports[version]}" for version in _VERSIONS]
-    command = _python(f"{module}.gateway", "--redis", redis_url, "--port", port, "--workers", *urls)
+    command = python_program(f"{module}.gateway", "--redis", redis_url, "--port", port, "--workers", *urls)
     return Stack(FASTAPI_HTTPX, workers, Program("gateway", "gateway", command, port, "/healthz"), port)
 
 
 def _fastapi_monolith(data: BenchData, redis_url: str) -> Stack:
-    port = _free_port()
+    port = free_port()
     files = ["--onnx-file", data.onnx_file, "--lightgbm-file", data.lightgbm_file]
-    command = _python("loadtests.baselines.fastapi_monolith", "--redis", redis_url, "--port", port, *files)
+    command = python_program("loadtests.baselines.fastapi_monolith", "--redis", redis_url, "--port", port, *files)
     return Stack(FASTAPI_MONOLITH, (), Program("service", "server", command, port, "/healthz"), port)
 
 
 def _sekisho(data: BenchData, redis_url: str, directory: Path) -> Stack:
-    ports = {version: _free_port() for version in _VERSIONS}
+    ports = {version: free_port() for version in _VERSIONS}
     workers = tuple(
         Program(
             f"worker-{version}",
             "workers",
-            _python(
+            python_program(
                 *("model_workers", "--repository", data.repository, "--model", f"{MODEL}@{version}"),
                 *("--port", ports[version], "--shutdown-grace-s", 0),
             ),
@@ -151,10 +151,10 @@ def _sekisho(data: BenchData, redis_url: str, directory: Path) -> Stack:
         )
         for version in _VERSIONS
     )
-    port, admin_port = _free_port(), _free_port()
+    port, admin_port = free_port(), free_port()
     routes = directory / "models.yaml"
     routes.write_text(_routes_yaml(ports))
-    command = _python(
+    command = python_program(
         *("gateway", "--config", routes, "--experiments", data.experiments_file, "--redis", redis_url),
         *("--port", port, "--admin-port", admin_port, "--log-dir", directory / "prediction-log"),
         *("--shutdown-grace-s", 0),
@@ -170,11 +170,13 @@ def _routes_yaml(ports: dict[str, int]) -> str:
     )
 
 
-def _python(module: str, *arguments: object) -> tuple[str, ...]:
+def python_program(module: str, *arguments: object) -> tuple[str, ...]:
+    """A command that runs a module with this interpreter."""
     return (sys.executable, "-m", module, *map(str, arguments))
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nothing listens on just now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

@@ -34,19 +34,19 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Of the worst round."""
 
 
-def summarise(cells: Iterable[Cell]) -> list[Summary]:
-    """Sum up cells, in the order in which stacks and loads first appear.
+def summarise(cells: Iterable[Cell], yardstick: str = YARDSTICK) -> list[Summary]:
+    """Sum up cells, in the order in which stacks and loads first appear. yardstick: the stack that ratios are of.
 
     Ratios are taken within a round and then their median, because a machine drifts: figures of the same minutes share
     its state, figures of different rounds do not.
     """
     groups: defaultdict[tuple[str, str], list[Cell]] = defaultdict(list)
-    yardstick: dict[tuple[str, int], Cell] = {}
+    measures: dict[tuple[str, int], Cell] = {}
     for cell in cells:
         groups[cell.stack, cell.load].append(cell)
-        if cell.stack == YARDSTICK:
-            yardstick[cell.load, cell.round] = cell
-    return [_summary(group, yardstick) for group in groups.values()]
+        if cell.stack == yardstick:
+            measures[cell.load, cell.round] = cell
+    return [_summary(group, measures) for group in groups.values()]
 
 
 def find(summaries: Iterable[Summary], stack: str, load: str) -> Summary | None:

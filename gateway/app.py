@@ -20,9 +20,8 @@ from gateway.admission import Admission
 from gateway.catalogue import Catalogue
 from gateway.clock import monotonic, wall_us
 from gateway.edge.control_api import admin_api, data_api
-from gateway.edge.http_exchange import Receive, Scope, Send
+from gateway.edge.data_port import DataPort
 from gateway.edge.inference_route import InferenceRoute
-from gateway.edge.outcomes_route import PATH as OUTCOMES_PATH
 from gateway.edge.outcomes_route import OutcomesRoute
 from gateway.edge.predict_route import PredictRoute
 from gateway.edge.supervisor_api import supervisor_api
@@ -38,6 +37,7 @@ from gateway.routes_file import read_routes
 from gateway.scoring_ladder import ScoringLadder
 from gateway.settings import Settings
 from gateway.supervisor import Supervisor
+from http_server.server import HttpServer, Limits
 from settings.http_protocol import BoundedHeadProtocol
 from settings.ports import listen, listen_unix
 from settings.release import release
@@ -61,28 +61,6 @@ class QuietServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Capture nothing."""
         yield
-
-
-class DataPort:
-    """The data port's ASGI callable: three bare routes, then FastAPI."""
-
-    def __init__(self, predict: PredictRoute, inference: InferenceRoute, outcomes: OutcomesRoute, rest: Any) -> None:
-        self._predict, self._inference, self._outcomes, self._rest = predict, inference, outcomes, rest
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
-        if scope["type"] == "http":
-            path = scope["path"]
-            if self._predict.serves(path):
-                await self._predict(scope, receive, send)
-                return
-            if self._inference.serves(path):
-                await self._inference(scope, receive, send)
-                return
-            if path == OUTCOMES_PATH:
-                await self._outcomes(scope, receive, send)
-                return
-        await self._rest(scope, receive, send)
 
 
 async def serve(settings: Settings) -> None:
@@ -115,9 +93,10 @@ async def serve(settings: Settings) -> None:
     predict = PredictRoute(catalogue.models, predictor, features, metrics, new_id, monotonic)
     inference = InferenceRoute(catalogue.models, predictor, metrics, new_id, monotonic, release())
     outcomes = OutcomesRoute(log, metrics, new_id, wall_us)
-    data = QuietServer(_server_config(DataPort(predict, inference, outcomes, data_api(catalogue, new_id))))
+    port = DataPort(catalogue.models, predict, inference, outcomes, data_api(catalogue, new_id), new_id)
+    data = HttpServer(port, Limits(keep_alive_s=KEEP_ALIVE_S), lambda: wall_us() / 1e6)
     admin = QuietServer(
-        _server_config(admin_api(catalogue, admission, log, metrics, registry, lambda: predict.draining, new_id))
+        _server_config(admin_api(catalogue, admission, log, metrics, registry, lambda: data.draining, new_id))
     )
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -125,7 +104,8 @@ async def serve(settings: Settings) -> None:
 
     await reader.start()
     catalogue.start()
-    servers = [asyncio.create_task(server.serve([s])) for server, s in zip((data, admin), sockets, strict=True)]
+    await data.listen(sockets[0])
+    administration = asyncio.create_task(admin.serve([sockets[1]]))
     folding = asyncio.create_task(_fold(metrics))
     # What was made at start-up lives as long as the process: without this, each full collection walks all of it, and
     # its pause is the tail latency.
@@ -136,12 +116,11 @@ async def serve(settings: Settings) -> None:
         "serving", extra={"port": settings.port, "admin_port": settings.admin_port, "models": list(routes.models)}
     )
 
-    await asyncio.wait([asyncio.create_task(stop.wait()), *servers], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([asyncio.create_task(stop.wait()), administration], return_when=asyncio.FIRST_COMPLETED)
     logger.info("draining", extra={"grace_s": settings.shutdown_grace_s})
-    predict.draining = inference.draining = outcomes.draining = True
+    data.draining = inference.draining = True
     await asyncio.sleep(settings.shutdown_grace_s)
-    data.should_exit = True
-    await servers[0]
+    await data.close(DRAIN_TIMEOUT_S)
     folding.cancel()
     await catalogue.close()
     await reader.close()
@@ -149,7 +128,7 @@ async def serve(settings: Settings) -> None:
     # In a thread: the admin port answers until the very end.
     await asyncio.to_thread(log.close)
     admin.should_exit = True
-    await servers[1]
+    await administration
     counts = log.counts()
     logger.info("stopped", extra={"rows_written": counts.written, "rows_dropped": counts.dropped})
 

@@ -34,6 +34,12 @@ class BodyTooLarge(GatewayError):
     code = "body_too_large"
 
 
+class TooSlow(GatewayError):
+    """The request did not arrive whole in the time that there is for it."""
+
+    code = "request_timeout"
+
+
 class TooManyInstances(GatewayError):
     """More instances than the model's route takes in one request."""
 

@@ -8,7 +8,7 @@ import msgspec
 from loadtests.cell import Cell
 from loadtests.loads import BATCH, BATCH_INSTANCES, HALF_CAPACITY, ONE, SIXTY_FOUR, open_load
 from loadtests.percentiles import spread
-from loadtests.stacks import EMPTY_FASTAPI, FASTAPI_HTTPX, FASTAPI_MONOLITH, PRODUCT, YARDSTICK
+from loadtests.stacks import EMPTY_FASTAPI, FASTAPI_AIOHTTP, FASTAPI_HTTPX, FASTAPI_MONOLITH, PRODUCT, YARDSTICK
 
 OPEN_LOOP = open_load(1_000).name
 P999_MS_MAX = 10.0
@@ -94,6 +94,7 @@ GOALS = (
     Goal("throughput at 64, x bare uvicorn", _throughput_against(YARDSTICK), 0.4, True),
     Goal("throughput at 64, x an empty FastAPI route", _throughput_against(EMPTY_FASTAPI), 2, True),
     Goal("throughput at 64, x FastAPI with httpx", _throughput_against(FASTAPI_HTTPX), 20, True),
+    Goal("throughput at 64, x FastAPI with aiohttp", _throughput_against(FASTAPI_AIOHTTP), 8, True),
     Goal("throughput at 64, x one FastAPI process", _throughput_against(FASTAPI_MONOLITH), 4, True),
     Goal("p50 at 1 connection, x bare uvicorn", _p50_at_one, 2.5, False),
     Goal("p99 at 1,000/s offered, x bare uvicorn", _open_loop_p99, 3, False),

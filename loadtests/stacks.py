@@ -15,6 +15,7 @@ PATH = f"/v1/models/{MODEL}:predict"
 YARDSTICK = "bare-uvicorn"
 EMPTY_FASTAPI = "empty-fastapi"
 FASTAPI_HTTPX = "fastapi-httpx"
+FASTAPI_AIOHTTP = "fastapi-aiohttp"
 FASTAPI_MONOLITH = "fastapi-monolith"
 PRODUCT = "sekisho"
 DEADLINE_MS = 1_000
@@ -93,14 +94,15 @@ def make_stacks(names: list[str], data: BenchData, redis_url: str, directory: Pa
     makers: dict[str, Callable[[], Stack]] = {
         YARDSTICK: lambda: _constant(YARDSTICK, "loadtests.baselines.bare_uvicorn"),
         EMPTY_FASTAPI: lambda: _constant(EMPTY_FASTAPI, "loadtests.baselines.empty_fastapi"),
-        FASTAPI_HTTPX: lambda: _fastapi_httpx(data, redis_url),
+        FASTAPI_HTTPX: lambda: _fastapi(FASTAPI_HTTPX, data, redis_url),
+        FASTAPI_AIOHTTP: lambda: _fastapi(FASTAPI_AIOHTTP, data, redis_url),
         FASTAPI_MONOLITH: lambda: _fastapi_monolith(data, redis_url),
         PRODUCT: lambda: _sekisho(data, redis_url, directory),
     }
     return [makers[name]() for name in names]
 
 
-STACK_NAMES = (YARDSTICK, EMPTY_FASTAPI, FASTAPI_HTTPX, FASTAPI_MONOLITH, PRODUCT)
+STACK_NAMES = (YARDSTICK, EMPTY_FASTAPI, FASTAPI_HTTPX, FASTAPI_AIOHTTP, FASTAPI_MONOLITH, PRODUCT)
 """Every stack, the yardstick first."""
 
 
@@ -110,14 +112,17 @@ def _constant(name: str, module: str) -> Stack:
     return Stack(name, (), front, port, constant=True)
 
 
-def _fastapi_httpx(data: BenchData, redis_url: str) -> Stack:
+def _fastapi(name: str, data: BenchData, redis_url: str) -> Stack:
+    # The two differ in the gateway's client and its collector; the aiohttp one's workers have theirs frozen too.
     ports = {version: free_port() for version in _VERSIONS}
-    module = "loadtests.baselines.fastapi_httpx"
+    frozen = ("--freeze",) if name == FASTAPI_AIOHTTP else ()
     workers = tuple(
         Program(
             f"worker-{version}",
             "workers",
-            python_program(f"{module}.worker", "--model-file", file, "--port", ports[version]),
+            python_program(
+                "loadtests.baselines.fastapi_worker", "--model-file", file, "--port", ports[version], *frozen
+            ),
             ports[version],
             "/healthz",
         )
@@ -125,8 +130,9 @@ def _fastapi_httpx(data: BenchData, redis_url: str) -> Stack:
     )
     port = free_port()
     urls = [f"http://127.0.0.1:{ports[version]}" for version in _VERSIONS]
-    command = python_program(f"{module}.gateway", "--redis", redis_url, "--port", port, "--workers", *urls)
-    return Stack(FASTAPI_HTTPX, workers, Program("gateway", "gateway", command, port, "/healthz"), port)
+    module = f"loadtests.baselines.{name.replace('-', '_')}_gateway"
+    command = python_program(module, "--redis", redis_url, "--port", port, "--workers", *urls)
+    return Stack(name, workers, Program("gateway", "gateway", command, port, "/healthz"), port)
 
 
 def _fastapi_monolith(data: BenchData, redis_url: str) -> Stack:

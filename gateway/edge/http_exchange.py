@@ -1,17 +1,13 @@
-"""One request and its answer on the data port, below any framework: read a bounded JSON body, answer with bytes."""
+"""One request on the data port, below any framework: its id, and its JSON body."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
 from contracts.headers import REQUEST_ID
-from gateway.errors import BodyTooLarge, InvalidRequest, MalformedRequest, UnsupportedMediaType
-
-Scope = dict[str, Any]
-Receive = Callable[[], Any]
-Send = Callable[[dict[str, Any]], Any]
+from gateway.errors import InvalidRequest, MalformedRequest, UnsupportedMediaType
 
 REQUEST_ID_BYTES_MAX: Final = 128
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_.:/=+-]{1,128}\Z")
@@ -44,29 +40,6 @@ def check_uncompressed(headers: dict[bytes, bytes]) -> None:
     """Refuse a compressed body. Raises UnsupportedMediaType."""
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise UnsupportedMediaType("send the body uncompressed", "content-encoding")
-
-
-async def read_body(headers: dict[bytes, bytes], receive: Receive, bytes_max: int) -> bytes:
-    """Read the whole body. Raises BodyTooLarge before more than `bytes_max` is kept, MalformedRequest on a hang-up."""
-    declared = headers.get(b"content-length")
-    if declared is not None and declared.isdigit() and (len(declared) > 15 or int(declared) > bytes_max):
-        raise BodyTooLarge(f"the body has {declared[:24].decode()} bytes; the route takes {bytes_max}")
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False) and message["type"] == "http.request" and len(body) <= bytes_max:
-        return body
-    parts, size = [body], len(body)
-    while True:
-        if message["type"] == "http.disconnect":
-            raise MalformedRequest("the connection ended within the body")
-        if size > bytes_max:
-            raise BodyTooLarge(f"the body has more than the {bytes_max} bytes that the route takes")
-        if not message.get("more_body", False):
-            return b"".join(parts)
-        message = await receive()
-        part = message.get("body", b"")
-        parts.append(part)
-        size += len(part)
 
 
 def decode_json(decoder: Any, body: bytes) -> Any:
@@ -110,17 +83,3 @@ def _with_key(path: str, decoder: Any, body: bytes) -> str:
         except msgspec.ValidationError:
             return f"{before}.{key[:_KEY_CHARACTERS_SHOWN]}{after}"
     return before
-
-
-async def respond(
-    send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, content_type: bytes
-) -> None:
-    """Send one whole answer."""
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from contracts.datatypes import BYTES, DTYPE_BY_DATATYPE
-from contracts.headers import INFERENCE_HEADER_CONTENT_LENGTH, REQUEST_ID, SERVER_TIMING
+from contracts.headers import INFERENCE_HEADER_CONTENT_LENGTH, SERVER_TIMING
 from contracts.inference import (
     InferenceFormatError,
     InferenceRequest,
@@ -28,15 +28,7 @@ from gateway.admission import Priority
 from gateway.catalogue import STATIC_DATATYPE
 from gateway.edge import problem
 from gateway.edge.call_headers import budget_ms, forced_variant, priority_of, timing
-from gateway.edge.http_exchange import (
-    Receive,
-    Scope,
-    Send,
-    check_uncompressed,
-    read_body,
-    request_id_of,
-    respond,
-)
+from gateway.edge.http_exchange import check_uncompressed, request_id_of
 from gateway.errors import (
     GatewayError,
     InvalidRequest,
@@ -50,9 +42,9 @@ from gateway.errors import (
 from gateway.metrics import GatewayMetrics
 from gateway.predict import Call, Prediction, Predictor, is_split
 from gateway.predict_request import PredictRequest
-from gateway.routes_file import BODY_BYTES_DEFAULT
 from gateway.row_sources import SentRows
 from gateway.served_models import ServedModel, ServedVersion
+from http_server.exchange import Exchange
 
 PREFIX: Final = "/v2"
 ROUTE: Final = "/v2/models/{model}/infer"
@@ -73,19 +65,18 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class _Exchange:
+class _Request:
     """One request on its way through the route."""
 
-    scope: Scope
-    receive: Receive
-    send: Send
+    exchange: Exchange
+    path: str
     headers: dict[bytes, bytes]
     request_id: str
     received_at: float
 
 
 class InferenceRoute:
-    """A bare ASGI callable for all of `/v2`. `draining` makes it not ready and asks clients to close."""
+    """Answers all of `/v2`. `draining` makes it not ready."""
 
     def __init__(
         self,
@@ -107,23 +98,28 @@ class InferenceRoute:
         """Whether a path is this route's."""
         return path == PREFIX or path.startswith(PREFIX + "/")
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def model_at(self, path: str) -> ServedModel | None:
+        """Find the model that one of this route's paths names."""
+        on_model = _MODEL_PATH.fullmatch(path)
+        return None if on_model is None else self._models.get(on_model["model"])
+
+    async def answer(self, exchange: Exchange) -> None:
         """Answer one request."""
-        headers = dict(scope["headers"])
-        exchange = _Exchange(scope, receive, send, headers, request_id_of(headers, self._new_id), self._clock())
+        headers = dict(exchange.headers)
+        request = _Request(exchange, exchange.path, headers, request_id_of(headers, self._new_id), self._clock())
         try:
-            await self._answer(exchange)
+            await self._answer(request)
         except GatewayError as error:
-            await self._refuse(exchange, error)
+            self._refuse(request, error)
         except Exception:
             # As on the predict route: the caller learns no more than that it happened.
-            logger.exception("an inference request failed", extra={"request_id": exchange.request_id})
+            logger.exception("an inference request failed", extra={"request_id": request.request_id})
             self._metrics.errors.add("internal_error")
             document = {"error": "the gateway failed; its log says why"}
-            await self._respond(exchange, 500, msgspec.json.encode(document), _JSON)
+            self._respond(request, 500, msgspec.json.encode(document), _JSON)
 
-    async def _answer(self, exchange: _Exchange) -> None:
-        path, method = exchange.scope["path"], exchange.scope["method"]
+    async def _answer(self, request: _Request) -> None:
+        path, method = request.path, request.exchange.method
         on_model = _MODEL_PATH.fullmatch(path)
         if on_model is None and path not in _SERVER_PATHS:
             raise UnknownPath(f"there is nothing at {path[:200]!r}")
@@ -131,36 +127,31 @@ class InferenceRoute:
         if method != ("POST" if infers else "GET"):
             raise MethodNotAllowed("POST" if infers else "GET")
         if on_model is not None and infers:
-            await self._infer(on_model, exchange)
+            await self._infer(on_model, request)
             return
         status, document = self._server_state(path) if on_model is None else self._described(on_model)
-        await self._respond(exchange, status, msgspec.json.encode(document), _JSON)
+        self._respond(request, status, msgspec.json.encode(document), _JSON)
 
     # Inference -----------------------------------------------------------------------------------------------------
 
-    async def _infer(self, on_model: re.Match[str], exchange: _Exchange) -> None:
+    async def _infer(self, on_model: re.Match[str], request: _Request) -> None:
         model = self._models.get(on_model["model"])
         version = on_model["version"]
         if model is None or (version is not None and version not in model.versions):
-            # The body is still read (and bounded), so that the connection stays usable.
-            await read_body(exchange.headers, exchange.receive, BODY_BYTES_DEFAULT)
             raise self._unknown(on_model)
-        check_uncompressed(exchange.headers)
-        budget = budget_ms(exchange.headers, model.route.deadline_ms)
-        priority_of(exchange.headers)
-        body = await read_body(exchange.headers, exchange.receive, model.route.limits.body_bytes_max)
+        check_uncompressed(request.headers)
         try:
-            request = decode_request(body, _header_length(exchange.headers))
+            asked = decode_request(request.exchange.body, _header_length(request.headers))
         except InferenceFormatError as error:
             raise MalformedRequest(str(error)) from None
-        prediction = await self._predictor.predict(_call(model, version, request, exchange, budget))
-        response = _response(model, request, prediction)
-        document, buffers = encode_response(response, _binary_outputs(request, response.outputs))
+        prediction = await self._predictor.predict(_call(model, version, asked, request))
+        response = _response(model, asked, prediction)
+        document, buffers = encode_response(response, _binary_outputs(asked, response.outputs))
         headers = [(SERVER_TIMING, timing(prediction))]
         if buffers:
             headers.append((INFERENCE_HEADER_CONTENT_LENGTH, b"%d" % len(document)))
-        await self._respond(exchange, 200, b"".join((document, *buffers)), _BINARY if buffers else _JSON, headers)
-        self._observe_ok(self._clock() - exchange.received_at)
+        self._respond(request, 200, b"".join((document, *buffers)), _BINARY if buffers else _JSON, headers)
+        self._observe_ok(self._clock() - request.received_at)
 
     # Descriptions --------------------------------------------------------------------------------------------------
 
@@ -193,49 +184,49 @@ class InferenceRoute:
 
     # Answers -------------------------------------------------------------------------------------------------------
 
-    async def _refuse(self, exchange: _Exchange, error: GatewayError) -> None:
-        status, headers, _ = problem.problem(error, exchange.request_id)
+    def _refuse(self, request: _Request, error: GatewayError) -> None:
+        status, headers, _ = problem.problem(error, request.request_id)
         self._metrics.errors.add(error.code)
-        if error.code == "body_too_large":
-            headers.append((b"connection", b"close"))  # the rest of the body is not read
-        await self._respond(exchange, status, msgspec.json.encode({"error": error.detail}), _JSON, headers)
-        self._metrics.requests.child("POST", ROUTE, str(status)).observe(self._clock() - exchange.received_at)
+        self._respond(request, status, error_document(error.detail), _JSON, headers)
+        self._metrics.requests.child("POST", ROUTE, str(status)).observe(self._clock() - request.received_at)
 
-    async def _respond(
+    def _respond(
         self,
-        exchange: _Exchange,
+        request: _Request,
         status: int,
         body: bytes,
         content_type: bytes,
-        headers: Iterable[tuple[bytes, bytes]] = (),
+        headers: problem.Headers | None = None,
     ) -> None:
-        all_headers = [(REQUEST_ID, exchange.request_id.encode()), *headers]
-        if self.draining:
-            all_headers.append((b"connection", b"close"))
-        await respond(exchange.send, status, all_headers, body, content_type)
+        request.exchange.respond(status, problem.head_lines(request.request_id, content_type, headers), body)
 
 
-def _call(
-    model: ServedModel, version: str | None, request: InferenceRequest, exchange: _Exchange, budget: float
-) -> Call:
-    parameters = request.parameters or {}
+def error_document(detail: str) -> bytes:
+    """Encode the protocol's form of an error."""
+    return msgspec.json.encode({"error": detail})
+
+
+def _call(model: ServedModel, version: str | None, asked: InferenceRequest, request: _Request) -> Call:
+    headers = request.headers
+    budget = budget_ms(headers, model.route.deadline_ms)
+    parameters = asked.parameters or {}
     unit = parameters.get("unit")
     if unit is not None and (isinstance(unit, bool) or not isinstance(unit, str | int)):
         raise InvalidRequest("the unit must be a string or a whole number", "parameters.unit")
-    source = SentRows(request.inputs, [output.name for output in request.outputs])
+    source = SentRows(asked.inputs, [output.name for output in asked.outputs])
     if source.count > model.route.limits.instances_max:
         raise TooManyInstances(f"{source.count} rows; the route takes at most {model.route.limits.instances_max}")
     attributes: dict[str, Any] = {name: parameters[name] for name in model.route.attributes if name in parameters}
-    unsaid = _PRIORITY_BY_NUMBER[request.priority]
+    unsaid = _PRIORITY_BY_NUMBER[asked.priority]
     return Call(
         model,
         PredictRequest(features=attributes, unit=unit),
         source,
-        exchange.request_id,
-        priority_of(exchange.headers, unsaid),
-        forced_variant(exchange.headers),
-        exchange.received_at,
-        budget if request.timeout_us is None else min(budget, request.timeout_us / 1000),
+        request.request_id,
+        priority_of(headers, unsaid),
+        forced_variant(headers),
+        request.received_at,
+        budget if asked.timeout_us is None else min(budget, asked.timeout_us / 1000),
         0,  # tensors are held as the bytes that they came in, which the log counts by itself
         version,
         unit_optional=version is not None or not is_split(model),

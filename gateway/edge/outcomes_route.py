@@ -7,13 +7,13 @@ from typing import Annotated, Final
 
 import msgspec
 
-from contracts.headers import REQUEST_ID
 from gateway.edge import problem
-from gateway.edge.http_exchange import Receive, Scope, Send, check_json, decode_json, read_body, request_id_of, respond
+from gateway.edge.http_exchange import check_json, decode_json, request_id_of
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, OutcomesNotAccepted, TooManyInstances
 from gateway.metrics import GatewayMetrics
 from gateway.prediction_log.log_writer import LogWriter
 from gateway.prediction_log.outcome_table import OutcomeEntry, OutcomeTable
+from http_server.exchange import Exchange
 
 PATH: Final = "/v1/outcomes"
 BODY_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -46,7 +46,7 @@ class Outcome(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class OutcomesRoute:
-    """A bare ASGI callable. `draining` makes it ask clients to close their connections.
+    """Answers one route.
 
     Accepted outcomes are answered 202 with their number; a list is taken whole or not at all.
     """
@@ -57,27 +57,23 @@ class OutcomesRoute:
         self._log, self._metrics, self._new_id, self._now_us = log, metrics, new_id, now_us
         self._table = OutcomeTable()
         self._decoder = msgspec.json.Decoder(Annotated[list[Outcome], msgspec.Meta(min_length=1)] | Outcome)
-        self.draining = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def answer(self, exchange: Exchange) -> None:
         """Answer one request: 202, or a problem document."""
-        headers = dict(scope["headers"])
+        headers = dict(exchange.headers)
         request_id = request_id_of(headers, self._new_id)
-        answer_headers = [(REQUEST_ID, request_id.encode())]
-        if self.draining:
-            answer_headers.append((b"connection", b"close"))
         try:
-            if scope["method"] != "POST":
+            if exchange.method != "POST":
                 raise MethodNotAllowed("POST")
             check_json(headers)
-            given = decode_json(self._decoder, await read_body(headers, receive, BODY_BYTES_MAX))
+            given = decode_json(self._decoder, exchange.body)
             accepted = self._accept(given if isinstance(given, list) else [given], listed=isinstance(given, list))
         except GatewayError as error:
             self._metrics.errors.add(error.code)
             status, more, body = problem.problem(error, request_id)
-            await respond(send, status, [*answer_headers, *more], body, problem.CONTENT_TYPE)
+            exchange.respond(status, problem.head_lines(request_id, problem.CONTENT_TYPE, more), body)
         else:
-            await respond(send, 202, answer_headers, b'{"accepted":%d}' % accepted, b"application/json")
+            exchange.respond(202, problem.head_lines(request_id, b"application/json"), b'{"accepted":%d}' % accepted)
 
     def _accept(self, outcomes: list[Outcome], *, listed: bool) -> int:
         if len(outcomes) > OUTCOMES_MAX:

@@ -5,12 +5,14 @@ from typing import Any, Final
 import msgspec
 
 from gateway import errors
+from http_server.exchange import head_of
 
 STATUS_BY_ERROR: Final[dict[type[errors.GatewayError], int]] = {
     errors.MalformedRequest: 400,
     errors.UnknownPath: 404,
     errors.UnknownModel: 404,
     errors.MethodNotAllowed: 405,
+    errors.TooSlow: 408,
     errors.BodyTooLarge: 413,
     errors.TooManyInstances: 413,
     errors.UnsupportedMediaType: 415,
@@ -38,9 +40,11 @@ TITLE_BY_STATUS: Final = {
     403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
+    408: "The request did not arrive in time",
     413: "The request is too large",
     415: "Unsupported media type",
     422: "The request cannot be answered as it stands",
+    431: "The request's head is too large",
     500: "Internal error",
     503: "Not available just now",
     504: "Out of time",
@@ -70,6 +74,12 @@ def problem(error: errors.GatewayError, request_id: str) -> tuple[int, Headers, 
     if isinstance(error, errors.MethodNotAllowed):
         headers.append((b"allow", error.allowed.encode()))
     return status, headers, document(status, error.code, error.detail, request_id, error.field)
+
+
+def head_lines(request_id: str, content_type: bytes, more: Headers | None = None) -> bytes:
+    """Write an answer's header lines."""
+    lines = b"content-type: %b\r\nx-request-id: %b\r\n" % (content_type, request_id.encode())
+    return lines + head_of(more) if more else lines
 
 
 def document(status: int, code: str, detail: str, request_id: str, field: str | None = None) -> bytes:

@@ -16,6 +16,7 @@ PACKAGES = (
     "contracts",
     "telemetry",
     "settings",
+    "http_server",
     "analysis",
     "demo",
 )
@@ -90,7 +91,7 @@ def test_every_module_can_be_imported_alone_without_a_warning():
     assert not failures, "\n\n".join(f"{module}: {failure}" for module, failure in failures.items())
 
 
-@pytest.mark.parametrize("package", ["contracts", "experiments", "settings", "telemetry"])
+@pytest.mark.parametrize("package", ["contracts", "experiments", "http_server", "settings", "telemetry"])
 def test_a_lowest_room_is_loaded_without_any_other_of_ours(package: str):
     modules = [module_of(path) for path in source_files() if path.is_relative_to(ROOT / package)]
     imports = "".join(f"import {module}\n" for module in modules)

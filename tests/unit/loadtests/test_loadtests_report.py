@@ -1,6 +1,7 @@
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import msgspec
 import pytest
 
 from loadtests.bar_chart import Bar, bar_chart
@@ -130,14 +131,20 @@ def test_the_published_page_has_a_place_for_the_report():
     assert with_report(page.read_text(), "x").count("x\n\n" + END) == 1
 
 
+def golden_result() -> BenchResult:
+    """The result of the golden file, whose goals are those that there were then."""
+    made = result(CELLS)
+    return msgspec.structs.replace(made, goals=[goal for goal in made.goals if "aiohttp" not in goal.text])
+
+
 def test_a_result_of_format_1_is_written_as_it_always_was(tmp_path):
     written = tmp_path / "results" / "run.json"
-    write_result(result(CELLS), written)
+    write_result(golden_result(), written)
     assert written.read_bytes() == GOLDEN.read_bytes()
 
 
 def test_a_result_of_format_1_stays_readable():
-    assert read_result(GOLDEN) == result(CELLS)
+    assert read_result(GOLDEN) == golden_result()
 
 
 def test_a_chart_is_xml_with_bars_in_proportion_and_texts_escaped():

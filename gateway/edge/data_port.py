@@ -1,0 +1,84 @@
+"""The data port: three routes of its own, and FastAPI for everything else."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from gateway.edge import inference_route, outcomes_route, predict_route, problem
+from gateway.edge.http_exchange import request_id_of
+from gateway.edge.inference_route import InferenceRoute
+from gateway.edge.outcomes_route import OutcomesRoute
+from gateway.edge.predict_route import PredictRoute
+from gateway.errors import BodyTooLarge, GatewayError, MalformedRequest, Overloaded, TooSlow
+from gateway.routes_file import BODY_BYTES_DEFAULT
+from gateway.served_models import ServedModel
+from http_server.asgi import AsgiApplication, serve_asgi
+from http_server.exchange import Exchange, Header
+
+ERROR_BY_STATUS: Final[dict[int, type[GatewayError]]] = {
+    400: MalformedRequest,
+    408: TooSlow,
+    413: BodyTooLarge,
+    431: MalformedRequest,
+    503: Overloaded,
+}
+"""What the server refuses before there is a request."""
+
+
+class DataPort:
+    """An `http_server.Application`."""
+
+    def __init__(
+        self,
+        models: Mapping[str, ServedModel],
+        predict: PredictRoute,
+        inference: InferenceRoute,
+        outcomes: OutcomesRoute,
+        rest: AsgiApplication,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._predict, self._inference, self._outcomes, self._rest = predict, inference, outcomes, rest
+        self._new_id = new_id
+        # The usual spelling of a path is found as it stands on the wire; any other is decoded and looked at.
+        self._model_by_target = {
+            f"{predict_route.PREFIX}{name}{predict_route.SUFFIX}".encode(): model for name, model in models.items()
+        }
+        self._create_task = asyncio.get_running_loop().create_task
+        self._running: set[asyncio.Task[None]] = set()
+
+    def body_bytes_max(self, target: bytes) -> int:
+        """Return the limit of the model's route, or of what else is there."""
+        model = self._model_by_target.get(target)
+        if model is None:
+            path = target.partition(b"?")[0].decode("latin-1")
+            if path == outcomes_route.PATH:
+                return outcomes_route.BODY_BYTES_MAX
+            model = self._predict.model_at(path) if self._predict.serves(path) else self._inference.model_at(path)
+        return BODY_BYTES_DEFAULT if model is None else model.route.limits.body_bytes_max
+
+    def serve(self, exchange: Exchange) -> None:
+        """Pass the request on."""
+        model = self._model_by_target.get(exchange.target)
+        if model is not None:
+            self._create_task(self._predict.answer(exchange, model))
+            return
+        path = exchange.path
+        if self._predict.serves(path):
+            self._create_task(self._predict.answer(exchange, self._predict.model_at(path)))
+        elif self._inference.serves(path):
+            self._create_task(self._inference.answer(exchange))
+        elif path == outcomes_route.PATH:
+            self._outcomes.answer(exchange)
+        else:
+            body = problem.document(500, "internal_error", "the gateway failed; its log says why", self._new_id())
+            serve_asgi(self._rest, exchange, (b"content-type: application/problem+json\r\n", body))
+
+    def refusal(self, status: int, detail: str, target: bytes, headers: list[Header]) -> tuple[bytes, bytes]:
+        """Write the answer to what never became a request, in the form of the port's part that it was meant for."""
+        error = ERROR_BY_STATUS[status](detail)
+        request_id = request_id_of(dict(headers), self._new_id)
+        if self._inference.serves(target.partition(b"?")[0].decode("latin-1")):
+            head = problem.head_lines(request_id, b"application/json")
+            return head, inference_route.error_document(detail)
+        body = problem.document(status, error.code, detail, request_id)
+        return problem.head_lines(request_id, problem.CONTENT_TYPE), body

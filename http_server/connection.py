@@ -1,0 +1,307 @@
+"""One connection: bytes in, requests out, one answer each, in order.
+
+The parser is httptools'. A general server costs several objects, two queues and two writes a request for what a data
+port never uses (streams, upgrades, lifespans); this one costs a parse, one object and one write.
+"""
+
+import asyncio
+import re
+from collections import deque
+from typing import TYPE_CHECKING, Final, cast
+
+import httptools
+
+from http_server.exchange import STATUS_LINES, Exchange, Header
+
+if TYPE_CHECKING:
+    from http_server.server import HttpServer
+
+HEAD_BYTES_MAX: Final = 64 * 1024
+"""Of request line and headers. One more chunk as it was read from the socket may come on top."""
+
+HEADERS_MAX: Final = 128
+PIPELINED_MAX: Final = 64
+"""Requests that were read and wait for the answers before theirs; beyond it nothing more is read."""
+
+LINGER_BYTES_MAX: Final = 16 * 1024 * 1024
+"""What is read and thrown away after a refusal, so that a sender in the middle of its body can hear of it."""
+
+_UPGRADE: Final = re.compile(rb"\r\nupgrade(?=[ \t]*:)", re.IGNORECASE)
+_UNREAD: Final = b"\r\nx-grade"
+"""What an `Upgrade` header becomes: a name of the same length that means nothing.
+
+A server may ignore `Upgrade` (RFC 9110, section 7.8), and clients that offer h2c with every request (Java's, curl's
+`--http2`) expect it to. The parser would take the body for another protocol's bytes and drop it.
+"""
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Connection(asyncio.Protocol):
+    """A connection of `server`. Times are the event loop's, in seconds."""
+
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_body_bytes_max",
+        "_current",
+        "_declared_bytes",
+        "_ended",
+        "_expects_continue",
+        "_head_bytes",
+        "_headers",
+        "_in_head",
+        "_lingered_bytes",
+        "_parser",
+        "_server",
+        "_target",
+        "_transport",
+        "_waiting",
+        "_writable",
+        "waits_since",
+    )
+
+    def __init__(self, server: "HttpServer") -> None:
+        self._server = server
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpRequestParser | None = None
+        self._current: Exchange | None = None
+        self._waiting: deque[Exchange] = deque()
+        self._writable = True
+        self._ended = False
+        self._lingered_bytes = -1
+        self._body_bytes = 0
+        self.waits_since = 0.0
+        """Since when the peer owes bytes: the rest of a request, or a next one."""
+
+        self._begin()
+
+    # What the server asks ------------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being read or answered."""
+        return self._current is None and not self._reading
+
+    @property
+    def _reading(self) -> bool:
+        return self._target != b"" or self._head_bytes > 0
+
+    def overdue(self, now: float) -> bool:
+        """Whether the peer has owed bytes for longer than it may."""
+        if self._current is not None:
+            return False
+        limits = self._server.limits
+        if self._lingered_bytes >= 0:
+            most_s = limits.linger_s
+        elif not self._reading:
+            most_s = limits.keep_alive_s
+        else:
+            most_s = limits.head_s if self._in_head else limits.body_s
+        return now - self.waits_since > most_s
+
+    def expire(self) -> None:
+        """End a connection that is overdue; one in the middle of a request is told."""
+        if not self._writable:
+            self.abort()  # it reads nothing, and a close would wait for it to
+        elif self._lingered_bytes >= 0 or not self._reading:
+            self.close()
+        else:
+            self._refuse(408, "the request did not arrive in time")
+
+    def close(self) -> None:
+        """Close once what was written is sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Cut."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # asyncio.Protocol ----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, unless there are too many already."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
+        self._parser = httptools.HttpRequestParser(self)
+        self.waits_since = self._server.now()
+        self._server.connections.add(self)
+        if len(self._server.connections) > self._server.limits.connections_max:
+            self._refuse(503, "too many connections are open")
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio calls it so
+        """End; the answers that are still being made have no reader."""
+        self._transport = None
+        self._parser = None
+        self._waiting.clear()
+        self._server.held_bytes -= self._body_bytes
+        self._body_bytes = 0
+        self._server.left(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse. What is no HTTP is answered 400 and ends the connection."""
+        if self._lingered_bytes >= 0:
+            self._linger(data)
+            return
+        if self._in_head and (b"pgrade" in data or b"PGRADE" in data):
+            head, blank, rest = data.partition(b"\r\n\r\n")
+            data = _UPGRADE.sub(_UNREAD, head) + blank + rest
+        if self._in_head:
+            if not self._reading:
+                self.waits_since = self._server.now()
+            self._head_bytes += len(data)
+        assert self._parser is not None
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            if self._lingered_bytes < 0:
+                self._refuse(400, f"the request is not HTTP/1.1: {error.__context__ or error}")
+            return
+        except httptools.HttpParserUpgrade:
+            self._refuse(400, "the protocol cannot be changed here")
+            return
+        if self._in_head and self._head_bytes > HEAD_BYTES_MAX and self._lingered_bytes < 0:
+            self._refuse(431, f"request line and headers have more than {HEAD_BYTES_MAX} bytes")
+
+    def eof_received(self) -> bool:
+        """Let answers that are being made go out before the connection closes."""
+        self._ended = True
+        return self._current is not None
+
+    def pause_writing(self) -> None:
+        """Begin no more answers while the peer does not read."""
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._writable = True
+        self._next()
+
+    # httptools' callbacks ------------------------------------------------------------------------------------------
+
+    def on_url(self, url: bytes) -> None:
+        """Keep the target."""
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; bound their number."""
+        if len(self._headers) >= HEADERS_MAX:
+            self._refuse(431, f"the request has more than {HEADERS_MAX} headers")
+            raise httptools.HttpParserError("too many headers")
+        lower = name.lower()
+        self._headers.append((lower, value))
+        if lower == b"content-length":
+            self._declared_bytes = int(value) if len(value) < 20 else 1 << 62
+        elif lower == b"expect":
+            self._expects_continue = value.lower() == b"100-continue"
+
+    def on_headers_complete(self) -> None:
+        """Refuse a body that is said to be too large before any of it is read."""
+        self._in_head = False
+        self._head_bytes = 0
+        self.waits_since = self._server.now()
+        self._body_bytes_max = self._server.application.body_bytes_max(self._target)
+        if self._declared_bytes > self._body_bytes_max:
+            self._too_large(f"{self._declared_bytes} bytes")
+        if self._expects_continue and self._transport is not None and self._current is None:
+            self._transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a part of the body, within the bounds."""
+        self._body.append(body)
+        self._body_bytes += len(body)
+        self._server.held_bytes += len(body)
+        if self._body_bytes > self._body_bytes_max:
+            self._too_large("more bytes")
+        if self._server.held_bytes > self._server.limits.held_bytes_max:
+            self._refuse(503, "too many bytes of unfinished bodies are held")
+            raise httptools.HttpParserError("bodies full")
+
+    def on_message_complete(self) -> None:
+        """Hand the request over, or queue it behind those before it."""
+        assert self._parser is not None
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        exchange = Exchange(
+            self._parser.get_method().decode("latin-1"),
+            self._target,
+            self._headers,
+            body,
+            keep_alive=self._parser.should_keep_alive(),
+            received_at=self._server.now(),
+            respond=self._respond,
+        )
+        self._server.held_bytes -= self._body_bytes
+        self._begin()
+        if self._current is None and not self._waiting and self._writable:
+            self._current = exchange
+            self._server.application.serve(exchange)
+            return
+        self._waiting.append(exchange)
+        if len(self._waiting) >= PIPELINED_MAX and self._transport is not None:
+            self._transport.pause_reading()
+
+    # Answers -------------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._target = b""
+        self._headers: list[Header] = []
+        self._body: list[bytes] = []
+        self._body_bytes = self._head_bytes = self._declared_bytes = 0
+        self._body_bytes_max = 0
+        self._in_head = True
+        self._expects_continue = False
+
+    def _respond(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+        if exchange is not self._current or self._transport is None:
+            return  # the peer is gone
+        self._current = None
+        self.waits_since = self._server.now()
+        closes = self._server.draining or not exchange.keep_alive or (self._ended and not self._waiting)
+        tail = self._server.tail_closing if closes else self._server.tail
+        content = b"" if exchange.method == "HEAD" else body
+        self._transport.write(b"%bcontent-length: %d\r\n%b%b" % (head, len(body), tail, content))
+        if closes:
+            self._waiting.clear()
+            self._transport.close()
+        elif self._waiting:
+            self._next()
+
+    def _next(self) -> None:
+        if not self._waiting or self._current is not None or not self._writable or self._transport is None:
+            return
+        self._current = self._waiting.popleft()
+        if not self._waiting:
+            self._transport.resume_reading()
+        # In a turn of its own: a thousand pipelined requests must not nest a thousand calls.
+        self._server.call_soon(self._serve_current)
+
+    def _serve_current(self) -> None:
+        if self._current is not None and self._transport is not None:
+            self._server.application.serve(self._current)
+
+    def _too_large(self, found: str) -> None:
+        self._refuse(413, f"the body has {found}; at most {self._body_bytes_max} are taken here")
+        raise httptools.HttpParserError("too large")
+
+    def _refuse(self, status: int, detail: str) -> None:
+        # Answers before this one in a pipeline are lost; whoever pipelines behind a bad request has lost its place.
+        if self._transport is None or self._lingered_bytes >= 0:
+            return
+        head, body = self._server.application.refusal(status, detail, self._target, self._headers)
+        self._current = None
+        self._waiting.clear()
+        self._server.held_bytes -= self._body_bytes
+        self._begin()
+        self._lingered_bytes = 0
+        self.waits_since = self._server.now()
+        self._transport.write(
+            b"%b%bcontent-length: %d\r\n%b%b" % (STATUS_LINES[status], head, len(body), self._server.tail_closing, body)
+        )
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _linger(self, data: bytes) -> None:
+        self._lingered_bytes += len(data)
+        if self._lingered_bytes > LINGER_BYTES_MAX:
+            self.abort()

@@ -1,0 +1,76 @@
+"""One request with its whole body, and the way to answer it."""
+
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Final, Protocol
+from urllib.parse import unquote
+
+Header = tuple[bytes, bytes]
+
+STATUS_LINES: Final = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus if status >= 200
+}
+
+
+class Exchange:
+    """A request that has been read whole. `respond` is called exactly once, now or later, on the event loop.
+
+    headers: in the order of the request, names in lower case. received_at: when its last byte was read, in the event
+    loop's seconds.
+    """
+
+    __slots__ = ("_respond", "body", "headers", "keep_alive", "method", "received_at", "target")
+
+    def __init__(
+        self,
+        method: str,
+        target: bytes,
+        headers: list[Header],
+        body: bytes,
+        *,
+        keep_alive: bool,
+        received_at: float,
+        respond: Callable[["Exchange", bytes, bytes], None],
+    ) -> None:
+        self.method, self.target, self.headers, self.body = method, target, headers, body
+        self.keep_alive, self.received_at = keep_alive, received_at
+        self._respond = respond
+
+    @property
+    def path(self) -> str:
+        """The target without its query, percent-decoded."""
+        path = self.target.partition(b"?")[0].decode("latin-1")
+        return unquote(path) if "%" in path else path
+
+    @property
+    def query(self) -> bytes:
+        """What follows the question mark, as it was sent."""
+        return self.target.partition(b"?")[2]
+
+    def respond(self, status: int, head: bytes, body: bytes) -> None:
+        """Answer. head: header lines, each with its line end; length, date and connection are added to them."""
+        self._respond(self, STATUS_LINES[status] + head, body)
+
+
+def head_of(headers: Iterable[Header]) -> bytes:
+    """Write header lines."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+class Application(Protocol):
+    """What a server serves."""
+
+    def body_bytes_max(self, target: bytes) -> int:
+        """Say how large a body this target takes, before any of it is read."""
+        ...
+
+    def serve(self, exchange: Exchange) -> None:
+        """Begin to answer a request."""
+        ...
+
+    def refusal(self, status: int, detail: str, target: bytes, headers: list[Header]) -> tuple[bytes, bytes]:
+        """Write header lines and body of an answer to what never became a request: bad HTTP, too large, too slow.
+
+        status: 400, 408, 413, 431 or 503. target, headers: as far as they were read.
+        """
+        ...

@@ -1,0 +1,98 @@
+"""A listening server: its connections, the limits that they share, and how it leaves."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Final
+
+from http_server.connection import Connection
+from http_server.exchange import Application
+
+TICK_S: Final = 1.0
+"""How often overdue connections are looked for, and the date is made anew."""
+
+BACKLOG: Final = 2_048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What connections may take, all together and each."""
+
+    connections_max: int = 4_096
+    held_bytes_max: int = 256 * 1024 * 1024
+    """Of all bodies that are being read at one time, so that many slow senders cannot fill the memory."""
+
+    keep_alive_s: float = 75.0
+    """Longer than the usual client's or load balancer's 60 s, so that it is they who close an idle connection."""
+
+    head_s: float = 10.0
+    """For a request's head to arrive, from the end of what came before it."""
+
+    body_s: float = 30.0
+    linger_s: float = 2.0
+    """How long a refused sender may go on before it is cut."""
+
+
+class HttpServer:
+    """Serves `application`. `wall_s`: seconds since 1970, for the date header; None: answers carry no date."""
+
+    def __init__(
+        self, application: Application, limits: Limits | None = None, wall_s: Callable[[], float] | None = None
+    ) -> None:
+        self.application = application
+        self.limits = limits or Limits()
+        self.connections: set[Connection] = set()
+        self.held_bytes = 0
+        self.draining = False
+        """Whether each answer asks its client to close the connection."""
+
+        loop = asyncio.get_running_loop()
+        self.now, self.call_soon = loop.time, loop.call_soon
+        self._loop, self._wall_s = loop, wall_s
+        self._listening: list[asyncio.Server] = []
+        self._ticker: asyncio.TimerHandle | None = None
+        self._all_left: asyncio.Future[None] | None = None
+        self.tail = self.tail_closing = b""
+        """The last header lines of every answer, with the empty line that ends them."""
+
+    async def listen(self, listener: socket.socket) -> None:
+        """Begin to accept on a bound socket."""
+        self._listening.append(await self._loop.create_server(lambda: Connection(self), sock=listener, backlog=BACKLOG))
+        if self._ticker is None:
+            self._tick()
+
+    async def close(self, finish_s: float) -> None:
+        """Stop accepting, let requests in flight be answered for at most `finish_s` seconds, and cut what is left."""
+        self.draining = True
+        for server in self._listening:
+            server.close()
+        for connection in list(self.connections):
+            if connection.idle:
+                connection.close()
+        if self.connections:
+            self._all_left = self._loop.create_future()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(finish_s):
+                    await self._all_left
+        for connection in list(self.connections):
+            connection.abort()
+        if self._ticker is not None:
+            self._ticker.cancel()
+
+    def left(self, connection: Connection) -> None:
+        """Forget a connection that has ended."""
+        self.connections.discard(connection)
+        if not self.connections and self._all_left is not None and not self._all_left.done():
+            self._all_left.set_result(None)
+
+    def _tick(self) -> None:
+        date = b"" if self._wall_s is None else f"date: {formatdate(self._wall_s(), usegmt=True)}\r\n".encode()
+        self.tail = date + b"\r\n"
+        self.tail_closing = date + b"connection: close\r\n\r\n"
+        now = self.now()
+        for connection in [connection for connection in self.connections if connection.overdue(now)]:
+            connection.expire()
+        self._ticker = self._loop.call_later(TICK_S, self._tick)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from contracts.inference import Tensor
+from contracts.datatypes import BYTES
+from contracts.inference import Tensor, split_byte_elements
 from contracts.manifest import Input
 from gateway.errors import InvalidRequest
 from gateway.feature_rows import FeatureAssembler, ModelRows
@@ -96,3 +97,14 @@ def _check(expected: Input, tensor: Tensor) -> None:
         raise InvalidRequest(
             f"input {expected.name!r} has shape {list(tensor.shape)}; the model takes {list(expected.shape)}", "inputs"
         )
+    if tensor.datatype == BYTES:
+        _check_texts(tensor)
+
+
+def _check_texts(tensor: Tensor) -> None:
+    # Here, because a worker's refusal would be taken for a fault of the worker.
+    try:
+        for element in split_byte_elements(tensor.data, tensor.name):
+            element.decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"input {tensor.name!r} holds an element that is not UTF-8", "inputs") from None

@@ -1,11 +1,10 @@
 """Read a request's body within bounds, which are checked before anything is kept or inflated."""
 
-import asyncio
-import zlib
 from collections.abc import Iterable
 from typing import Any, Final
 
 from contracts.headers import INFERENCE_HEADER_CONTENT_LENGTH
+from http_server import content_encoding
 from model_workers.errors import BodiesFull, BodyRefused, EncodingUnknown, RequestTooLarge
 
 BODY_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -16,8 +15,6 @@ HELD_BYTES_MAX: Final = 256 * 1024 * 1024
 
 LENGTH_DIGITS_MAX: Final = 12
 """Of a length in a header: 12 digits are more than any body, and int() of millions of digits takes minutes."""
-
-_AUTO_DETECT_GZIP_AND_ZLIB: Final = 32 + zlib.MAX_WBITS
 
 Headers = Iterable[tuple[bytes, bytes]]
 Receive = Any
@@ -35,22 +32,23 @@ class BodyReader:
 
         Raises RequestTooLarge, BodiesFull, BodyRefused, EncodingUnknown; ConnectionResetError where the sender leaves.
         """
-        declared, header_length, encoding = None, None, b""
+        declared, header_length = None, None
         for name, value in headers:
             if name == INFERENCE_HEADER_CONTENT_LENGTH:
                 header_length = _length(name, value, header_length)
             elif name == b"content-length":
                 declared = _length(name, value, declared)
-            elif name == b"content-encoding":
-                # Given twice, it was applied twice: as one list, which is none of the encodings below.
-                encoding = value.strip().lower() if not encoding else b"%b, %b" % (encoding, value)
         if declared is not None and declared > self._bytes_max:
             raise RequestTooLarge("bytes of a body", self._bytes_max, declared)
-        if encoding not in (b"", b"identity", b"gzip", b"x-gzip", b"deflate"):
-            raise EncodingUnknown(encoding.decode("latin-1"))
-        body = await self._received(receive)
-        if encoding not in (b"", b"identity"):
-            body = await asyncio.to_thread(_inflated, body, self._bytes_max)
+        try:
+            encoding = content_encoding.encoding_of(headers)
+            body = await content_encoding.inflated(await self._received(receive), encoding, self._bytes_max)
+        except content_encoding.EncodingUnknown as error:
+            raise EncodingUnknown(str(error)) from error
+        except content_encoding.EncodingCorrupt as error:
+            raise BodyRefused(str(error)) from error
+        except content_encoding.InflatedTooLarge as error:
+            raise RequestTooLarge("bytes of a decompressed body", self._bytes_max) from error
         return body, header_length
 
     async def _received(self, receive: Receive) -> bytes:
@@ -88,16 +86,3 @@ def _length(name: bytes, value: bytes, earlier: int | None) -> int:
     if earlier is not None and earlier != length:
         raise BodyRefused(f"header {name.decode()} is given twice, as {earlier} and as {length}")
     return length
-
-
-def _inflated(body: bytes, bytes_max: int) -> bytes:
-    inflater = zlib.decompressobj(_AUTO_DETECT_GZIP_AND_ZLIB)
-    try:
-        inflated = inflater.decompress(body, bytes_max + 1)
-    except zlib.error as error:
-        raise BodyRefused(f"the compressed body does not decode: {error}") from error
-    if len(inflated) > bytes_max:
-        raise RequestTooLarge("bytes of a decompressed body", bytes_max)
-    if not inflater.eof or inflater.unused_data:
-        raise BodyRefused("the compressed body is cut short, or more follows its end")
-    return inflated

@@ -74,11 +74,7 @@ class BodyRefused(WorkerError):
 
 
 class EncodingUnknown(WorkerError):
-    """A body is compressed in a way that is not read here."""
-
-    def __init__(self, encoding: str) -> None:
-        super().__init__(f"content-encoding {encoding[:32]!r} is not read here; send gzip, deflate or none")
-        self.encoding = encoding
+    """A body is compressed in a way that is not read here; the message names it."""
 
 
 class QueueFull(WorkerError):

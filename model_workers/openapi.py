@@ -4,7 +4,8 @@ from collections.abc import Collection
 from http import HTTPStatus
 from typing import Any, Final
 
-from model_workers.openapi_schemas import Schema, openapi_schemas, reference_to, whole_number
+from contracts.inference_schemas import Schema, reference_to, whole_number
+from model_workers.openapi_schemas import openapi_schemas
 
 OPENAPI_PATH: Final = "/openapi.json"
 

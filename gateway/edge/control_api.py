@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -18,13 +17,15 @@ from starlette.exceptions import HTTPException
 from experiments import Experiment, assign
 from gateway.admission import Admission
 from gateway.catalogue import Catalogue
-from gateway.edge import outcomes_route, predict_route, problem
+from gateway.edge import problem
 from gateway.edge.http_exchange import request_id_of
+from gateway.edge.openapi_paths import add_bare_routes
 from gateway.metrics import GatewayMetrics
-from gateway.predict_request import PredictAnswer, PredictRequest
 from gateway.prediction_log.log_writer import LogWriter
 
 UNIT_CHARACTERS_MAX: Final = 256
+
+PROBLEM: Final[dict[str, Any]] = {problem.CONTENT_TYPE.decode(): {}}
 
 CODE_BY_STATUS: Final = {
     404: "unknown_path",
@@ -71,12 +72,7 @@ def data_api(catalogue: Catalogue, new_id: Callable[[], str]) -> FastAPI:
 
     def openapi() -> dict[str, Any]:
         document = generated()
-        # The bare routes are not FastAPI's, but whoever reads the document need not know.
-        document["paths"].update(_bare_paths())
-        _, components = msgspec.json.schema_components(
-            [PredictRequest, PredictAnswer, outcomes_route.Outcome], ref_template="#/components/schemas/{name}"
-        )
-        document.setdefault("components", {}).setdefault("schemas", {}).update(components)
+        add_bare_routes(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -94,7 +90,14 @@ def admin_api(
 ) -> FastAPI:
     """Build what the admin port serves."""
     app = FastAPI(
-        title="Sekisho administration", summary="Health, status, experiments, metrics", version="1", redoc_url=None
+        title="Sekisho administration",
+        summary="Health, status, experiments, metrics",
+        version="1",
+        redoc_url=None,
+        redirect_slashes=False,
+        responses={
+            status: {"description": "A problem document (RFC 9457)", "content": PROBLEM} for status in (404, 422)
+        },
     )
     _answer_with_problems(app, new_id)
 
@@ -232,45 +235,3 @@ def _revisioned(experiment: Experiment) -> dict[str, Any]:
         "warnings": [],
         "document": dict(experiment.document),
     }
-
-
-def _bare_paths() -> dict[str, Any]:
-    problems = {"description": "A problem document (RFC 9457)", "content": {"application/problem+json": {}}}
-    refusals = {str(status): problems for status in sorted(set(problem.STATUS_BY_ERROR.values()))}
-
-    def operation(summary: str, body: Any, status: str, answer: Any, parameters: list[Any]) -> dict[str, Any]:
-        return {
-            "summary": summary,
-            "parameters": parameters,
-            "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-            "responses": {
-                status: {"description": "Answered", "content": {"application/json": {"schema": answer}}},
-                **refusals,
-            },
-        }
-
-    def header(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-        return {"name": name, "in": "header", "required": False, "schema": schema}
-
-    predict = operation(
-        "Score one or many instances",
-        {"$ref": "#/components/schemas/PredictRequest"},
-        "200",
-        {"$ref": "#/components/schemas/PredictAnswer"},
-        [
-            {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}},
-            header("x-request-id", {"type": "string"}),
-            header("x-request-timeout-ms", {"type": "integer", "minimum": 1}),
-            header("x-priority", {"type": "string", "enum": ["critical", "default", "sheddable"]}),
-            header("x-sekisho-variant", {"type": "string"}),
-        ],
-    )
-    outcome = {"$ref": "#/components/schemas/Outcome"}
-    outcomes = operation(
-        "Tell what happened after predictions",
-        {"oneOf": [outcome, {"type": "array", "items": outcome, "minItems": 1}]},
-        "202",
-        {"type": "object", "properties": {"accepted": {"type": "integer"}}},
-        [],
-    )
-    return {predict_route.ROUTE: {"post": predict}, outcomes_route.PATH: {"post": outcomes}}

@@ -33,11 +33,6 @@ def check_json(headers: dict[bytes, bytes]) -> None:
         raise UnsupportedMediaType(
             f"send application/json, not {content_type[:64].decode('latin-1')!r}", "content-type"
         )
-    check_uncompressed(headers)
-
-
-def check_uncompressed(headers: dict[bytes, bytes]) -> None:
-    """Refuse a compressed body. Raises UnsupportedMediaType."""
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise UnsupportedMediaType("send the body uncompressed", "content-encoding")
 

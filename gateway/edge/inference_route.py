@@ -28,8 +28,9 @@ from gateway.admission import Priority
 from gateway.catalogue import STATIC_DATATYPE
 from gateway.edge import problem
 from gateway.edge.call_headers import budget_ms, forced_variant, priority_of, timing
-from gateway.edge.http_exchange import check_uncompressed, request_id_of
+from gateway.edge.http_exchange import request_id_of
 from gateway.errors import (
+    BodyTooLarge,
     GatewayError,
     InvalidRequest,
     MalformedRequest,
@@ -38,13 +39,15 @@ from gateway.errors import (
     TooManyInstances,
     UnknownModel,
     UnknownPath,
+    UnsupportedMediaType,
 )
 from gateway.metrics import GatewayMetrics
 from gateway.predict import Call, Prediction, Predictor, is_split
 from gateway.predict_request import PredictRequest
 from gateway.row_sources import SentRows
 from gateway.served_models import ServedModel, ServedVersion
-from http_server.exchange import Exchange
+from http_server.content_encoding import EncodingCorrupt, EncodingUnknown, InflatedTooLarge, encoding_of, inflated
+from http_server.exchange import Exchange, Header
 
 PREFIX: Final = "/v2"
 ROUTE: Final = "/v2/models/{model}/infer"
@@ -124,8 +127,8 @@ class InferenceRoute:
         if on_model is None and path not in _SERVER_PATHS:
             raise UnknownPath(f"there is nothing at {path[:200]!r}")
         infers = on_model is not None and on_model["action"] == "infer"
-        if method != ("POST" if infers else "GET"):
-            raise MethodNotAllowed("POST" if infers else "GET")
+        if method not in (("POST",) if infers else ("GET", "HEAD")):
+            raise MethodNotAllowed("POST" if infers else "GET, HEAD")
         if on_model is not None and infers:
             await self._infer(on_model, request)
             return
@@ -139,11 +142,7 @@ class InferenceRoute:
         version = on_model["version"]
         if model is None or (version is not None and version not in model.versions):
             raise self._unknown(on_model)
-        check_uncompressed(request.headers)
-        try:
-            asked = decode_request(request.exchange.body, _header_length(request.headers))
-        except InferenceFormatError as error:
-            raise MalformedRequest(str(error)) from None
+        asked = await _decoded(request.exchange, model.route.limits.body_bytes_max)
         prediction = await self._predictor.predict(_call(model, version, asked, request))
         response = _response(model, asked, prediction)
         document, buffers = encode_response(response, _binary_outputs(asked, response.outputs))
@@ -280,11 +279,24 @@ def _metadata(model: ServedModel, served: ServedVersion) -> dict[str, Any]:
     }
 
 
-def _header_length(headers: dict[bytes, bytes]) -> int | None:
-    given = headers.get(INFERENCE_HEADER_CONTENT_LENGTH)
-    if given is None:
+async def _decoded(exchange: Exchange, bytes_max: int) -> InferenceRequest:
+    try:
+        body = await inflated(exchange.body, encoding_of(exchange.headers), bytes_max)
+        return decode_request(body, _header_length(exchange.headers))
+    except EncodingUnknown as error:
+        raise UnsupportedMediaType(str(error), "content-encoding") from None
+    except InflatedTooLarge as error:
+        raise BodyTooLarge(str(error)) from None
+    except (EncodingCorrupt, InferenceFormatError) as error:
+        raise MalformedRequest(str(error)) from None
+
+
+def _header_length(headers: Iterable[Header]) -> int | None:
+    given = {value for name, value in headers if name == INFERENCE_HEADER_CONTENT_LENGTH}
+    if not given:
         return None
-    if not given.isdigit() or len(given) > HEADER_LENGTH_DIGITS_MAX:
-        shown = given[:32].decode("latin-1")
-        raise MalformedRequest(f"header inference-header-content-length must be a number of bytes, not {shown!r}")
-    return int(given)
+    value = given.pop()
+    if given or not value.isdigit() or len(value) > HEADER_LENGTH_DIGITS_MAX:
+        shown = b", ".join([value, *given])[:32].decode("latin-1")
+        raise MalformedRequest(f"header inference-header-content-length must be one number of bytes, not {shown!r}")
+    return int(value)

@@ -363,7 +363,7 @@ def test_a_worker_that_leaves_is_not_ready_at_once_and_serves_on_until_its_grace
 
 def without_grpc(tree):
     """Copy a worker's rooms, with a module beside them that fails every import of gRPC and protobuf."""
-    for room in ("model_workers", "contracts", "telemetry", "settings"):
+    for room in ("model_workers", "contracts", "telemetry", "settings", "http_server"):
         shutil.copytree(ROOT / room, tree / room, ignore=shutil.ignore_patterns("__pycache__"))
     (tree / "sitecustomize.py").write_text(
         "import sys\nfor name in ('grpc', 'google', 'google.protobuf'):\n    sys.modules[name] = None\n"

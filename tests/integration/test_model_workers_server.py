@@ -192,7 +192,7 @@ def test_a_manifest_with_other_columns_than_its_model_is_refused(tmp_path):
 
 def test_a_worker_runs_from_a_tree_that_holds_nothing_but_its_own_rooms(tmp_path):
     tree, repository = tmp_path / "tree", tmp_path / "repository"
-    for room in ("model_workers", "contracts", "telemetry", "settings"):
+    for room in ("model_workers", "contracts", "telemetry", "settings", "http_server"):
         shutil.copytree(ROOT / room, tree / room, ignore=shutil.ignore_patterns("__pycache__"))
     model = publish_onnx_classifier(repository)
     # Beside the worker, a module that fails the import of what a worker image does not carry.

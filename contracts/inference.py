@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from contracts.headers import INFERENCE_HEADER_CONTENT_LENGTH
 from contracts.tensor import InferenceFormatError, Tensor, join_byte_elements, split_byte_elements, tensor_of
 from contracts.tensor_json import (
     DIMENSIONS_MAX,
@@ -50,6 +51,7 @@ __all__ = [
     "encode_request",
     "encode_response",
     "join_byte_elements",
+    "json_length",
     "request_of",
     "split_byte_elements",
     "tensor_of",
@@ -57,6 +59,9 @@ __all__ = [
 
 Parameter = str | bool | int | float
 """What a parameter may be: the protocol has no nested ones."""
+
+LENGTH_DIGITS_MAX = 12
+"""Of a length in a header: 12 digits are more than any body, and int() of millions of digits takes minutes."""
 
 TENSORS_MAX = 256
 HEADER_BYTES_MAX = 8 * 1024 * 1024
@@ -240,6 +245,22 @@ def encode_response(response: InferenceResponse, binary: Iterable[str] = ()) -> 
         outputs=[binary_tensor(t) if t.name in raw else json_tensor(t) for t in response.outputs],
     )
     return _encoder.encode(document), [t.data for t in response.outputs if t.name in raw]
+
+
+def json_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    """Return the length of a body's JSON part as its headers say it, names in lower case; None: it is all JSON.
+
+    Raises InferenceFormatError.
+    """
+    given = list(dict.fromkeys(value for name, value in headers if name == INFERENCE_HEADER_CONTENT_LENGTH))
+    if not given:
+        return None
+    if len(given) > 1 or not given[0].isdigit() or len(given[0]) > LENGTH_DIGITS_MAX:
+        shown = b", ".join(given)[:32].decode("latin-1")
+        raise InferenceFormatError(
+            f"header {INFERENCE_HEADER_CONTENT_LENGTH.decode()} must be one whole number of bytes, not {shown!r}"
+        )
+    return int(given[0])
 
 
 # Parts

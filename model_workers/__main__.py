@@ -15,7 +15,7 @@ from typing import Any
 import uvloop
 
 from model_workers.batcher import QUEUE_ROWS_MAX
-from model_workers.body import BODY_BYTES_MAX
+from model_workers.edge import BODY_BYTES_MAX
 from model_workers.errors import RepositoryError
 from model_workers.grpc_edge.address import GrpcAddress
 from model_workers.repository import scan, select_versions

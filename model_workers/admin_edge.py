@@ -3,6 +3,7 @@
 Source: Triton Inference Server, `extension_model_repository.md`. Ours beside it: `…/versions/{v}/load` and `…/unload`.
 """
 
+import asyncio
 import logging
 import re
 from http import HTTPStatus
@@ -10,17 +11,15 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from model_workers.body import BodyReader
+from http_server.content_encoding import encoding_of, inflated
+from http_server.exchange import Application, Exchange, Header
 from model_workers.edge import (
     INTERNAL_FAULT,
     MODEL_PATH,
     REPOSITORY_PATH,
     STATUS_AND_REASON_BY_ERROR,
-    Receive,
-    Scope,
-    Send,
-    WorkerApp,
-    send_json,
+    answer_json,
+    refuse_method,
 )
 from model_workers.errors import AdminRequestRefused
 from model_workers.repository_control import RepositoryControl
@@ -46,44 +45,48 @@ class _OperationRequest(msgspec.Struct):
 
 
 class AdminApp:
-    """The ASGI application over `control`; `reads` answers what is asked about models and health."""
+    """What the server serves over `control`; `reads` answers what is asked about models and health."""
 
-    def __init__(self, control: RepositoryControl, reads: WorkerApp) -> None:
+    def __init__(self, control: RepositoryControl, reads: Application) -> None:
         self._control, self._reads = control, reads
-        self._bodies = BodyReader(BODY_BYTES_MAX)
+        self._operations: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            return
-        path: str = scope["path"]
+    def body_bytes_max(self, target: bytes) -> int:  # noqa: ARG002 - the same for each
+        """Return the bound of a body."""
+        return BODY_BYTES_MAX
+
+    def serve(self, exchange: Exchange) -> None:
+        """Answer one request, or begin what it asks for."""
+        path = exchange.path
         on_model = MODEL_PATH.fullmatch(path)
         if on_model and on_model["action"] == "infer":
             error = "inference is on the data port (--port); this is the admin port"
-            await send_json(send, HTTPStatus.NOT_FOUND, {"error": error})
-        elif path.startswith(REPOSITORY_PATH):
-            await self._answer(path, scope, receive, send)
+            answer_json(exchange, {"error": error}, HTTPStatus.NOT_FOUND)
+        elif not path.startswith(REPOSITORY_PATH):
+            self._reads.serve(exchange)
         else:
-            await self._reads(scope, receive, send)
+            # Whoever asked may leave: what it began goes on.
+            task = asyncio.get_running_loop().create_task(self._answer(path, exchange))
+            self._operations.add(task)
+            task.add_done_callback(self._operations.discard)
 
-    async def _answer(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+    def refusal(self, status: int, detail: str, target: bytes, headers: list[Header]) -> tuple[bytes, bytes]:
+        """Write the answer to what never became a request."""
+        return self._reads.refusal(status, detail, target, headers)
+
+    async def _answer(self, path: str, exchange: Exchange) -> None:
         operation = _OPERATION_PATH.fullmatch(path)
         allowed = ("POST",) if operation else ("POST", "GET")
         try:
             if path != "/v2/repository/index" and operation is None:
-                await send_json(send, HTTPStatus.NOT_FOUND, {"error": f"there is nothing at {path[:200]!r}"})
-            elif scope["method"] not in allowed:
-                error = f"this path takes {' and '.join(allowed)} only"
-                header = (b"allow", ", ".join(allowed).encode())
-                await send_json(send, HTTPStatus.METHOD_NOT_ALLOWED, {"error": error}, header)
+                answer_json(exchange, {"error": f"there is nothing at {path[:200]!r}"}, HTTPStatus.NOT_FOUND)
+            elif exchange.method not in allowed:
+                refuse_method(exchange, *allowed)
             else:
-                body, _ = await self._bodies.read(scope["headers"], receive)
-                answer = await (self._operate(operation, body) if operation else self._index(body))
-                await send_json(send, HTTPStatus.OK, answer)
-        except ConnectionResetError:
-            return  # the caller is gone; what it began goes on
+                body = await inflated(exchange.body, encoding_of(exchange.headers), BODY_BYTES_MAX)
+                answer_json(exchange, await (self._operate(operation, body) if operation else self._index(body)))
         except Exception as error:  # noqa: BLE001 - the edge's last word: an answer is never a traceback
-            await self._refuse(error, send)
+            _refuse(error, exchange)
 
     async def _index(self, body: bytes) -> object:
         request = _decoded(body, _IndexRequest)
@@ -100,13 +103,14 @@ class AdminApp:
             await self._control.unload(operation["model"], version)
         return {}
 
-    async def _refuse(self, error: Exception, send: Send) -> None:
-        status, _ = STATUS_AND_REASON_BY_ERROR.get(type(error), INTERNAL_FAULT)
-        message = str(error)
-        if status is HTTPStatus.INTERNAL_SERVER_ERROR:
-            _logger.error("a request to the admin port failed inside the worker", exc_info=error)
-            message = "the worker failed on this request; its log says why"
-        await send_json(send, status, {"error": message})
+
+def _refuse(error: Exception, exchange: Exchange) -> None:
+    status, _ = STATUS_AND_REASON_BY_ERROR.get(type(error), INTERNAL_FAULT)
+    message = str(error)
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        _logger.error("a request to the admin port failed inside the worker", exc_info=error)
+        message = "the worker failed on this request; its log says why"
+    answer_json(exchange, {"error": message}, status)
 
 
 def _decoded(body: bytes, kind: type[T]) -> T:

@@ -1,25 +1,23 @@
-"""The worker's HTTP face: the Open Inference Protocol v2 as a bare ASGI application.
+"""The worker's HTTP face: the Open Inference Protocol v2 on the lean server.
 
-No framework: with one, routing and validation would cost more than the model. Each answer is one body message.
+No framework: with one, routing and validation would cost more than the model. A request is read, checked and queued in
+one call, and its answer is written from the callback of its rows: there is no task in between.
 """
 
+import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from contracts.headers import INFERENCE_HEADER_CONTENT_LENGTH
-from contracts.inference import InferenceFormatError, InferenceRequest, decode_request, encode_response
-from model_workers.body import BodyReader
+from contracts.inference import InferenceFormatError, InferenceRequest, decode_request, encode_response, json_length
+from http_server.content_encoding import EncodingCorrupt, EncodingUnknown, InflatedTooLarge, encoding_of, inflated
+from http_server.exchange import Exchange, Header, head_of
 from model_workers.errors import (
     AdminRequestRefused,
-    BodiesFull,
-    BodyRefused,
-    EncodingUnknown,
     ExecutionFailed,
     Expired,
     InputRefused,
@@ -35,7 +33,7 @@ from model_workers.errors import (
 from model_workers.metrics import WorkerMetrics
 from model_workers.model_documents import model_document, statistics_document
 from model_workers.openapi import OPENAPI_PATH, openapi_document
-from model_workers.served_models import ServedModels, ServedVersion
+from model_workers.served_models import QueuedRequest, ServedModels, ServedVersion
 
 SERVER_NAME: Final = "sekisho-worker"
 EXTENSIONS: Final = ("binary_tensor_data", "statistics", "sekisho_manifest")
@@ -43,17 +41,17 @@ EXTENSIONS: Final = ("binary_tensor_data", "statistics", "sekisho_manifest")
 
 STATUS_AND_REASON_BY_ERROR: Final[dict[type[Exception], tuple[HTTPStatus, str]]] = {
     InferenceFormatError: (HTTPStatus.BAD_REQUEST, "malformed"),
-    BodyRefused: (HTTPStatus.BAD_REQUEST, "malformed"),
+    EncodingCorrupt: (HTTPStatus.BAD_REQUEST, "malformed"),
     InputRefused: (HTTPStatus.BAD_REQUEST, "input_refused"),
     AdminRequestRefused: (HTTPStatus.BAD_REQUEST, "admin_refused"),
     LoadFailed: (HTTPStatus.BAD_REQUEST, "load_failed"),  # as Triton's extension has it
     UnknownModel: (HTTPStatus.NOT_FOUND, "unknown_model"),
     RequestTooLarge: (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large"),
+    InflatedTooLarge: (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large"),
     EncodingUnknown: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unknown_encoding"),
     # The rows were well-formed and the model failed on them: the same rows fail on every worker alike.
     ExecutionFailed: (HTTPStatus.INTERNAL_SERVER_ERROR, "execution_failed"),
     QueueFull: (HTTPStatus.SERVICE_UNAVAILABLE, "queue_full"),
-    BodiesFull: (HTTPStatus.SERVICE_UNAVAILABLE, "bodies_full"),
     NotReady: (HTTPStatus.SERVICE_UNAVAILABLE, "not_ready"),
     ShuttingDown: (HTTPStatus.SERVICE_UNAVAILABLE, "shutting_down"),
     OperationsFull: (HTTPStatus.SERVICE_UNAVAILABLE, "operations_full"),
@@ -63,23 +61,25 @@ STATUS_AND_REASON_BY_ERROR: Final[dict[type[Exception], tuple[HTTPStatus, str]]]
 INTERNAL_FAULT: Final = (HTTPStatus.INTERNAL_SERVER_ERROR, "internal")
 """Of anything else: a fault of the worker."""
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-Receive = Callable[[], Awaitable[Message]]
-Header = tuple[bytes, bytes]
+REASON_BY_STATUS: Final = {400: "malformed", 408: "too_slow", 413: "too_large", 431: "malformed", 503: "server_full"}
+"""Of what the server refuses before there is a request."""
 
-_JSON: Final = (b"content-type", b"application/json")
-_BINARY: Final = (b"content-type", b"application/octet-stream")
-_CLOSE: Final = (b"connection", b"close")
+BODY_BYTES_MAX: Final = 64 * 1024 * 1024
+"""One body, as it is sent and as it inflates. 16,384 rows of 1,000 FP32 features take 62.5 MiB."""
+
+_JSON: Final = b"content-type: application/json\r\n"
+_BINARY: Final = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 _READING: Final = ("GET", "HEAD")
-"""HEAD is GET without the body (RFC 9110, 9.3.2), which the HTTP server leaves out by itself."""
+"""HEAD is GET without the body (RFC 9110, 9.3.2), which the server leaves out by itself."""
 
-_RETRY_SOON: Final = (b"retry-after", b"1")
+_RETRY_SOON: Final = b"retry-after: 1\r\n"
 REPOSITORY_PATH: Final = "/v2/repository/"
 STATISTICS_PATH: Final = "/v2/models/stats"
 """It wins over the metadata of a model called `stats`, whose other paths answer as any model's."""
 
+_SERVER_PATHS: Final = frozenset(
+    {"/v2", "/v2/", "/v2/health/live", "/v2/health/ready", "/metrics", OPENAPI_PATH, STATISTICS_PATH}
+)
 MODEL_PATH: Final = re.compile(
     r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<action>infer|ready|manifest|stats))?"
 )
@@ -88,7 +88,7 @@ _logger = logging.getLogger(__name__)
 
 
 class WorkerApp:
-    """The ASGI application over `models`. `registry` is what `GET /metrics` shows, `release` what `GET /v2` names."""
+    """What the server serves over `models`. `registry` is what `GET /metrics` shows, `release` what `GET /v2` names."""
 
     def __init__(
         self,
@@ -96,116 +96,133 @@ class WorkerApp:
         metrics: WorkerMetrics,
         registry: CollectorRegistry,
         *,
-        bodies: BodyReader,
+        body_bytes_max: int,
         release: str,
         extensions: tuple[str, ...] = EXTENSIONS,
     ) -> None:
-        self._models, self._metrics, self._registry, self._bodies = models, metrics, registry, bodies
+        self._models, self._metrics, self._registry = models, metrics, registry
+        self._body_bytes_max = body_bytes_max
         self._server_document: dict[str, Any] = {"name": SERVER_NAME, "version": release, "extensions": extensions}
+        self._inflating: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            return
-        path: str = scope["path"]
+    def body_bytes_max(self, target: bytes) -> int:  # noqa: ARG002 - the same for each
+        """Return the bound of a body as it is sent."""
+        return self._body_bytes_max
+
+    def serve(self, exchange: Exchange) -> None:
+        """Answer one request, or queue its rows."""
+        path = exchange.path
         on_model = MODEL_PATH.fullmatch(path) if path != STATISTICS_PATH else None
         try:
             if on_model is None:
-                await self._answer_server(path, scope["method"], send)
+                self._answer_server(path, exchange)
             elif on_model["action"] == "infer":
-                await self._infer(on_model, scope, receive, send)
+                self._infer(on_model, exchange)
             else:
-                await self._answer_model(on_model, scope["method"], send)
-        except ConnectionResetError:
-            return  # the caller is gone, so is whoever would read an answer
+                self._answer_model(on_model, exchange)
         except Exception as error:  # noqa: BLE001 - the edge's last word: an answer is never a traceback
-            await self._refuse(error, on_model, send)
+            self._refuse(error, on_model, exchange)
 
-    async def _infer(self, on_model: re.Match[str], scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "POST":
-            await self._refuse_method("POST", send)
+    def refusal(self, status: int, detail: str, target: bytes, headers: list[Header]) -> tuple[bytes, bytes]:  # noqa: ARG002
+        """Write the answer to what never became a request."""
+        self._metrics.failures.add("", "", REASON_BY_STATUS[status])
+        return _JSON + (_RETRY_SOON if status == 503 else b""), msgspec.json.encode({"error": detail})
+
+    # Inference -----------------------------------------------------------------------------------------------------
+
+    def _infer(self, on_model: re.Match[str], exchange: Exchange) -> None:
+        if exchange.method != "POST":
+            refuse_method(exchange, "POST")
             return
-        model, asked = on_model["model"], on_model["version"]
-        self._models.version(model, asked)  # what is not served is refused before its body is read
-        request = decode_request(*await self._bodies.read(scope["headers"], receive))
-        # Looked up once more: while the body came, a version may have been loaded anew, or a higher one. From here to
-        # the queue nothing awaits, so that nobody's rows meet a version that has left.
-        version = self._models.version(model, asked)
-        response = await version.infer(request)
-        document, buffers = encode_response(response, _binary_outputs(request, version))
-        if buffers:
-            length = (INFERENCE_HEADER_CONTENT_LENGTH, b"%d" % len(document))
-            await self._send(send, HTTPStatus.OK, b"".join((document, *buffers)), _BINARY, length)
-        else:
-            await self._send(send, HTTPStatus.OK, document, _JSON)
+        encoding = encoding_of(exchange.headers)
+        if not encoding:
+            self._queue(on_model, exchange, exchange.body)
+            return
+        self._models.version(on_model["model"], on_model["version"])  # before anything is inflated
+        task = asyncio.get_running_loop().create_task(self._inflate_and_queue(on_model, exchange, encoding))
+        self._inflating.add(task)
+        task.add_done_callback(self._inflating.discard)
 
-    async def _answer_model(self, on_model: re.Match[str], method: str, send: Send) -> None:
-        if method not in _READING:
-            await self._refuse_method("GET", send)
+    async def _inflate_and_queue(self, on_model: re.Match[str], exchange: Exchange, encoding: bytes) -> None:
+        try:
+            self._queue(on_model, exchange, await inflated(exchange.body, encoding, self._body_bytes_max))
+        except Exception as error:  # noqa: BLE001 - as above
+            self._refuse(error, on_model, exchange)
+
+    def _queue(self, on_model: re.Match[str], exchange: Exchange, body: bytes) -> None:
+        # From the look-up to the queue nothing awaits, so that nobody's rows meet a version that has left meanwhile.
+        version = self._models.version(on_model["model"], on_model["version"])
+        request = decode_request(body, json_length(exchange.headers))
+        queued = version.submit(request)
+        queued.answer.add_done_callback(lambda _: self._answer_rows(on_model, exchange, queued))
+
+    def _answer_rows(self, on_model: re.Match[str], exchange: Exchange, queued: QueuedRequest) -> None:
+        try:
+            document, buffers = encode_response(queued.response(), _binary_outputs(queued.request, queued.version))
+        except Exception as error:  # noqa: BLE001 - as above
+            self._refuse(error, on_model, exchange)
+            return
+        if buffers:
+            exchange.respond(200, _BINARY % len(document), b"".join((document, *buffers)))
+        else:
+            exchange.respond(200, _JSON, document)
+
+    # Descriptions --------------------------------------------------------------------------------------------------
+
+    def _answer_model(self, on_model: re.Match[str], exchange: Exchange) -> None:
+        if exchange.method not in _READING:
+            refuse_method(exchange, *_READING)
             return
         if on_model["action"] == "stats":
-            document = statistics_document(self._models, on_model["model"], on_model["version"])
-            await self._send_json(send, HTTPStatus.OK, document)
+            answer_json(exchange, statistics_document(self._models, on_model["model"], on_model["version"]))
             return
         version = self._models.version(on_model["model"], on_model["version"])
         if on_model["action"] == "manifest":
-            await self._send(send, HTTPStatus.OK, version.document, _JSON)
+            exchange.respond(200, _JSON, version.document)
         elif on_model["action"] == "ready":
             ready = self._models.accepting
-            status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
             manifest = version.manifest
-            await self._send_json(send, status, {"name": manifest.model, "version": manifest.version, "ready": ready})
+            document = {"name": manifest.model, "version": manifest.version, "ready": ready}
+            answer_json(exchange, document, HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
         else:
-            versions = self._models.versions_of(version.manifest.model)
-            await self._send_json(send, HTTPStatus.OK, model_document(version, versions))
+            answer_json(exchange, model_document(version, self._models.versions_of(version.manifest.model)))
 
-    async def _answer_server(self, path: str, method: str, send: Send) -> None:
-        if path not in (
-            "/v2",
-            "/v2/",
-            "/v2/health/live",
-            "/v2/health/ready",
-            "/metrics",
-            OPENAPI_PATH,
-            STATISTICS_PATH,
-        ):
+    def _answer_server(self, path: str, exchange: Exchange) -> None:
+        if path not in _SERVER_PATHS:
             error = f"there is nothing at {path[:200]!r}"
             if path.startswith(REPOSITORY_PATH):
                 error = "the model repository extension is on the admin port (--admin-port)"
-            await self._send_json(send, HTTPStatus.NOT_FOUND, {"error": error})
-        elif method not in _READING:
-            await self._refuse_method("GET", send)
+            answer_json(exchange, {"error": error}, HTTPStatus.NOT_FOUND)
+        elif exchange.method not in _READING:
+            refuse_method(exchange, *_READING)
         elif path == "/v2/health/live":
-            await self._send_json(send, HTTPStatus.OK, {"live": True})
+            answer_json(exchange, {"live": True})
         elif path == "/v2/health/ready":
             ready = self._models.accepting
-            await self._send_json(send, HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, {"ready": ready})
+            answer_json(exchange, {"ready": ready}, HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
         elif path == "/metrics":
             for version in self._models:
                 version.metrics.note_waiting_rows(version.batcher.waiting_rows)
-            exposition = generate_latest(self._registry)
-            await self._send(send, HTTPStatus.OK, exposition, (b"content-type", CONTENT_TYPE_LATEST.encode()))
+            head = head_of([(b"content-type", CONTENT_TYPE_LATEST.encode())])
+            exchange.respond(200, head, generate_latest(self._registry))
         elif path == STATISTICS_PATH:
-            await self._send_json(send, HTTPStatus.OK, statistics_document(self._models, None, None))
+            answer_json(exchange, statistics_document(self._models, None, None))
         elif path == OPENAPI_PATH:
             server = self._server_document
-            await self._send_json(send, HTTPStatus.OK, openapi_document(server["version"], server["extensions"]))
+            answer_json(exchange, openapi_document(server["version"], server["extensions"]))
         else:
-            await self._send_json(send, HTTPStatus.OK, self._server_document)
+            answer_json(exchange, self._server_document)
 
-    async def _refuse_method(self, allowed: str, send: Send) -> None:
-        body = msgspec.json.encode({"error": f"this path takes {allowed} only"})
-        await self._send(send, HTTPStatus.METHOD_NOT_ALLOWED, body, _JSON, (b"allow", allowed.encode()))
+    # Refusals ------------------------------------------------------------------------------------------------------
 
-    async def _refuse(self, error: Exception, on_model: re.Match[str] | None, send: Send) -> None:
+    def _refuse(self, error: Exception, on_model: re.Match[str] | None, exchange: Exchange) -> None:
         status, reason = STATUS_AND_REASON_BY_ERROR.get(type(error), INTERNAL_FAULT)
         message = str(error)
         if reason == "internal":
             _logger.error("a request failed inside the worker", exc_info=error)
             message = "the worker failed on this request; its log says why"
         self._metrics.failures.add(*self._labels_of(on_model), reason)
-        extra = (_RETRY_SOON,) if status is HTTPStatus.SERVICE_UNAVAILABLE else ()
-        await self._send(send, status, msgspec.json.encode({"error": message}), _JSON, *extra)
+        answer_json(exchange, {"error": message}, status)
 
     def _labels_of(self, on_model: re.Match[str] | None) -> tuple[str, str]:
         # Only names that are served become labels: others would let a caller make any number of series.
@@ -215,24 +232,18 @@ class WorkerApp:
             served = None
         return (served.manifest.model, served.manifest.version) if served else ("", "")
 
-    async def _send_json(self, send: Send, status: HTTPStatus, document: object) -> None:
-        await self._send(send, status, msgspec.json.encode(document), _JSON)
 
-    async def _send(self, send: Send, status: HTTPStatus, body: bytes, *headers: Header) -> None:
-        await _send(send, status, body, *headers, *((_CLOSE,) if self._models.draining else ()))
-
-
-async def send_json(send: Send, status: HTTPStatus, document: object, *headers: Header) -> None:
-    """Send a JSON answer; one of 503 says when to retry."""
-    extra = (_RETRY_SOON,) if status is HTTPStatus.SERVICE_UNAVAILABLE else ()
-    await _send(send, status, msgspec.json.encode(document), _JSON, *headers, *extra)
+def answer_json(exchange: Exchange, document: object, status: HTTPStatus = HTTPStatus.OK, more: bytes = b"") -> None:
+    """Answer with a JSON document and more header lines; one of 503 says when to retry."""
+    retry = _RETRY_SOON if status is HTTPStatus.SERVICE_UNAVAILABLE else b""
+    exchange.respond(int(status), _JSON + more + retry, msgspec.json.encode(document))
 
 
-async def _send(send: Send, status: HTTPStatus, body: bytes, *headers: Header) -> None:
-    all_headers = [*headers, (b"content-length", b"%d" % len(body))]
-    # int(): an enum member's hash and equality are Python calls, and the server looks its status line up by it.
-    await send({"type": "http.response.start", "status": int(status), "headers": all_headers})
-    await send({"type": "http.response.body", "body": body})
+def refuse_method(exchange: Exchange, *allowed: str) -> None:
+    """Answer 405, and name the methods that the path takes."""
+    error = f"this path takes {' and '.join(allowed)} only"
+    allow = head_of([(b"allow", ", ".join(allowed).encode())])
+    answer_json(exchange, {"error": error}, HTTPStatus.METHOD_NOT_ALLOWED, allow)
 
 
 def _binary_outputs(request: InferenceRequest, version: ServedVersion) -> list[str]:

@@ -69,28 +69,12 @@ class RequestTooLarge(WorkerError):
         self.what, self.limit, self.found = what, limit, found
 
 
-class BodyRefused(WorkerError):
-    """A body's framing is wrong: a header length that is no number, a compressed stream that does not decode."""
-
-
-class EncodingUnknown(WorkerError):
-    """A body is compressed in a way that is not read here; the message names it."""
-
-
 class QueueFull(WorkerError):
     """So many rows wait that these would only wait in vain."""
 
     def __init__(self, waiting_rows: int, queue_rows_max: int) -> None:
         super().__init__(f"{waiting_rows} rows wait already, at most {queue_rows_max} may; retry elsewhere or later")
         self.waiting_rows, self.queue_rows_max = waiting_rows, queue_rows_max
-
-
-class BodiesFull(WorkerError):
-    """So many bytes of bodies are being read that this one must wait elsewhere."""
-
-    def __init__(self, held_bytes: int, held_bytes_max: int) -> None:
-        super().__init__(f"{held_bytes} bytes of bodies are held already, at most {held_bytes_max} are; retry later")
-        self.held_bytes, self.held_bytes_max = held_bytes, held_bytes_max
 
 
 class Expired(WorkerError):

@@ -158,20 +158,22 @@ def _answered(schema: str) -> dict[str, Any]:
 
 
 def _ready_or_not(schema: str) -> dict[str, Any]:
-    either = {_JSON: {"anyOf": [reference_to(schema), reference_to("Error")]}, _TEXT: _TEXT_SCHEMA}
+    either = {_JSON: {"anyOf": [reference_to(schema), reference_to("Error")]}}
     return {**_answered(schema), "503": _content("Not ready: loading, failed to load, or leaving", either)}
 
 
 def _refusals(*statuses: int) -> dict[str, Any]:
     responses = {}
     for status in statuses:
-        kinds: dict[str, Schema] = {_JSON: reference_to("Error")}
-        if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE):
-            kinds[_TEXT] = _TEXT_SCHEMA  # the HTTP server's own: no HTTP, or too many connections
-        responses[str(int(status))] = _content(_REFUSAL_BY_STATUS[status], kinds)
+        responses[str(int(status))] = _content(_REFUSAL_BY_STATUS[status], {_JSON: reference_to("Error")})
     return responses
 
 
 def _no_http() -> dict[str, Any]:
-    text = {_TEXT: _TEXT_SCHEMA}
-    return {"400": _content("What came is no HTTP", text), "503": _content("Too many connections", text)}
+    error = {_JSON: reference_to("Error")}
+    return {
+        "400": _content("What came is no HTTP", error),
+        "408": _content("It did not arrive in time", error),
+        "431": _content("The head is too large", error),
+        "503": _content("Too many connections", error),
+    }

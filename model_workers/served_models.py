@@ -1,17 +1,16 @@
 """Which versions a worker serves, which of them answers by default, and which could not be loaded."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
-from contracts.inference import InferenceRequest, InferenceResponse, Tensor, tensor_of
+from contracts.inference import InferenceRequest, InferenceResponse, tensor_of
 from contracts.manifest import Manifest
 from model_workers.batcher import Batcher
 from model_workers.errors import NotReady, UnknownModel
 from model_workers.metrics import VersionMetrics
 from model_workers.request_rows import RowReader
+from model_workers.runtimes.protocol import Arrays
 from model_workers.version_policy import version_order
 
 
@@ -26,25 +25,42 @@ class ServedVersion:
     metrics: VersionMetrics
     datatypes: dict[str, str]
 
-    async def infer(self, request: InferenceRequest) -> InferenceResponse:
-        """Run one request's rows.
-
-        Raises InputRefused, RequestTooLarge, QueueFull, Expired, ShuttingDown, ExecutionFailed.
-        """
+    def submit(self, request: InferenceRequest) -> "QueuedRequest":
+        """Check one request's rows and queue them. Raises InputRefused, RequestTooLarge, QueueFull, ShuttingDown."""
         came_us = self.metrics.clock_us()
         rows = self.reader.rows(request.inputs)
         names = self.reader.outputs(request.outputs)
-        arrays = await self.batcher.submit(rows, names, request.timeout_us, request.priority)
-        self.metrics.answered(came_us)
-        return InferenceResponse(
-            model_name=self.manifest.model,
-            model_version=self.manifest.version,
-            outputs=tuple(self._tensor(name, arrays[name]) for name in names),
-            id=request.id,
-        )
+        answer = self.batcher.submit(rows, names, request.timeout_us, request.priority)
+        return QueuedRequest(self, request, names, came_us, answer)
 
-    def _tensor(self, name: str, array: np.ndarray[Any, Any]) -> Tensor:
-        return tensor_of(name, array, self.datatypes[name])
+    async def infer(self, request: InferenceRequest) -> InferenceResponse:
+        """Run one request's rows. Raises what `submit` and `QueuedRequest.response` raise."""
+        queued = self.submit(request)
+        await queued.answer
+        return queued.response()
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedRequest:
+    """A request whose rows are on their way; `answer` is done when they are."""
+
+    version: ServedVersion
+    request: InferenceRequest
+    names: tuple[str, ...]
+    came_us: int
+    answer: asyncio.Future[Arrays]
+
+    def response(self) -> InferenceResponse:
+        """Make the response, once `answer` is done. Raises Expired, QueueFull, ShuttingDown, ExecutionFailed."""
+        arrays = self.answer.result()
+        version = self.version
+        version.metrics.answered(self.came_us)
+        return InferenceResponse(
+            model_name=version.manifest.model,
+            model_version=version.manifest.version,
+            outputs=tuple(tensor_of(name, arrays[name], version.datatypes[name]) for name in self.names),
+            id=self.request.id,
+        )
 
 
 class ServedModels:

@@ -14,11 +14,10 @@ from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from http_server.server import HttpServer
 from model_workers import admin_edge, edge
-from model_workers.body import BodyReader
 from model_workers.errors import RepositoryError
 from model_workers.grpc_edge.address import GrpcAddress
-from model_workers.http_server import HttpServer
 from model_workers.metrics import WorkerMetrics
 from model_workers.open_version import VersionOpener
 from model_workers.repository_control import RepositoryControl
@@ -101,45 +100,36 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         loop.add_signal_handler(signal.SIGINT, self._stop_in_haste)
         grpc_ports = await self._start_grpc()
-        server, admin_server = self._data_server(), self._admin_server()
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        administering = (
-            asyncio.create_task(admin_server.serve(sockets=[admin_listener])) if admin_listener is not None else None
-        )
+        server = HttpServer(self._app(edge.EXTENSIONS))
+        admin_server = HttpServer(admin_edge.AdminApp(self._control, self._app(admin_edge.EXTENSIONS)))
+        await server.listen(listener)
+        if admin_listener is not None:
+            await admin_server.listen(admin_listener)
         # Alive before it is ready: a liveness probe must not kill a worker that loads a large model.
         following = asyncio.create_task(self._follow_repository())
         stopping = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait({following, stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if following.done():
             following.result()  # a fault of the program ends it
         useless = following.done() and not self._models.ready
         if useless:
             _logger.error("no version could be loaded; nothing to serve")
         else:
-            await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
-            await self._leave()
+            await stopping
+            await self._leave(server)
         following.cancel()
         stopping.cancel()
-        await self._finish(server, serving, grpc_ports)
-        if administering is not None:  # after the data port: an operator may watch it leave
-            admin_server.should_exit = True
-            await administering
+        await self._finish(server, grpc_ports)
+        await admin_server.close(ANSWER_S_MAX)  # after the data port: an operator may watch it leave
         _logger.info("stopped")
         return 1 if useless else 0
-
-    def _data_server(self) -> HttpServer:
-        return HttpServer(self._app(edge.EXTENSIONS), finish_s_max=FINISH_S_MAX + ANSWER_S_MAX)
-
-    def _admin_server(self) -> HttpServer:
-        app = admin_edge.AdminApp(self._control, self._app(admin_edge.EXTENSIONS))
-        return HttpServer(app, finish_s_max=ANSWER_S_MAX)
 
     def _app(self, extensions: tuple[str, ...]) -> edge.WorkerApp:
         return edge.WorkerApp(
             self._models,
             self._metrics,
             self._registry,
-            bodies=BodyReader(self._settings.body_bytes_max),
+            body_bytes_max=self._settings.body_bytes_max,
             release=self._settings.release,
             extensions=extensions,
         )
@@ -179,9 +169,9 @@ class Worker:
         self._in_haste.set()  # someone at a keyboard waits
         self._stopping.set()
 
-    async def _leave(self) -> None:
+    async def _leave(self, server: HttpServer) -> None:
         grace_s = self._settings.shutdown_grace_s if self._models.ready else 0
-        self._models.draining = True
+        self._models.draining = server.draining = True
         _logger.info("leaving: not ready, connections close after their next answer", extra={"grace_s": grace_s})
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
@@ -211,9 +201,11 @@ class Worker:
             raise
         return [*servers]
 
-    async def _finish(self, server: HttpServer, serving: asyncio.Task[None], grpc_ports: Sequence[GrpcPort]) -> None:
-        server.should_exit = True  # stops listening, closes idle connections, waits for the others' answers
-        leaving = [serving, *(asyncio.create_task(port.stop(FINISH_S_MAX + ANSWER_S_MAX)) for port in grpc_ports)]
+    async def _finish(self, server: HttpServer, grpc_ports: Sequence[GrpcPort]) -> None:
+        # No more connections, idle ones close, and the others' answers are waited for.
+        within_s = FINISH_S_MAX + ANSWER_S_MAX
+        ending = [server.close(within_s), *(port.stop(within_s) for port in grpc_ports)]
+        leaving = [asyncio.create_task(end) for end in ending]
         await asyncio.wait(leaving, timeout=FINISH_S_MAX)
         self._control.abort()
         await asyncio.gather(*leaving)

@@ -22,6 +22,7 @@ from contracts.inference import (
     Tensor,
     decode_request,
     encode_response,
+    json_length,
     tensor_of,
 )
 from gateway.admission import Priority
@@ -47,14 +48,13 @@ from gateway.predict_request import PredictRequest
 from gateway.row_sources import SentRows
 from gateway.served_models import ServedModel, ServedVersion
 from http_server.content_encoding import EncodingCorrupt, EncodingUnknown, InflatedTooLarge, encoding_of, inflated
-from http_server.exchange import Exchange, Header
+from http_server.exchange import Exchange
 
 PREFIX: Final = "/v2"
 ROUTE: Final = "/v2/models/{model}/infer"
 VERSION_ROUTE: Final = "/v2/models/{model}/versions/{version}/infer"
 SERVER_NAME: Final = "sekisho-gateway"
 EXTENSIONS: Final = ("binary_tensor_data",)
-HEADER_LENGTH_DIGITS_MAX: Final = 12
 
 _PRIORITY_BY_NUMBER: Final = {1: Priority.CRITICAL, 2: Priority.DEFAULT, 3: Priority.SHEDDABLE}
 _MODEL_PATH: Final = re.compile(
@@ -282,21 +282,10 @@ def _metadata(model: ServedModel, served: ServedVersion) -> dict[str, Any]:
 async def _decoded(exchange: Exchange, bytes_max: int) -> InferenceRequest:
     try:
         body = await inflated(exchange.body, encoding_of(exchange.headers), bytes_max)
-        return decode_request(body, _header_length(exchange.headers))
+        return decode_request(body, json_length(exchange.headers))
     except EncodingUnknown as error:
         raise UnsupportedMediaType(str(error), "content-encoding") from None
     except InflatedTooLarge as error:
         raise BodyTooLarge(str(error)) from None
     except (EncodingCorrupt, InferenceFormatError) as error:
         raise MalformedRequest(str(error)) from None
-
-
-def _header_length(headers: Iterable[Header]) -> int | None:
-    given = {value for name, value in headers if name == INFERENCE_HEADER_CONTENT_LENGTH}
-    if not given:
-        return None
-    value = given.pop()
-    if given or not value.isdigit() or len(value) > HEADER_LENGTH_DIGITS_MAX:
-        shown = b", ".join([value, *given])[:32].decode("latin-1")
-        raise MalformedRequest(f"header inference-header-content-length must be one number of bytes, not {shown!r}")
-    return int(value)

@@ -23,6 +23,7 @@ from contracts.inference import (
     decode_response,
     encode_request,
     encode_response,
+    json_length,
     tensor_of,
 )
 
@@ -465,3 +466,20 @@ def test_a_request_for_a_server_without_the_binary_extension_is_all_json():
     assert parts == []
     assert json.loads(head)["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.0, None]}]
     assert np.array_equal(decode_request(head, None).inputs[0].array(), tensor.array(), equal_nan=True)
+
+
+LENGTH = b"inference-header-content-length"
+
+
+def test_the_length_of_the_json_part_is_read_from_its_header():
+    assert json_length([(b"content-length", b"9")]) is None
+    assert json_length([(LENGTH, b"2")]) == json_length([(LENGTH, b"2"), (LENGTH, b"2")]) == 2
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[b"-1"], [b""], [b"2x"], [b"0x10"], [b" 2"], [b"1e3"], [b"9" * 5_000], ["\u0663".encode()], [b"1", b"2"]],
+)
+def test_a_length_that_is_no_one_number_of_bytes_is_refused(values):
+    with pytest.raises(InferenceFormatError, match="inference-header-content-length must be one whole number of bytes"):
+        json_length([(LENGTH, value) for value in values])

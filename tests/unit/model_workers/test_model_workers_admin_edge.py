@@ -1,9 +1,11 @@
 import asyncio
+import gzip
 import json
 
 import pytest
 
 from model_workers.admin_edge import AdminApp
+from tests.unit.http_server import exchanges
 from tests.unit.model_workers.repository_bench import RepositoryBench
 
 
@@ -13,10 +15,9 @@ class Reads:
     def __init__(self):
         self.paths = []
 
-    async def __call__(self, scope, receive, send):
-        self.paths.append(scope["path"])
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"null"})
+    def serve(self, exchange):
+        self.paths.append(exchange.path)
+        exchange.respond(200, b"", b"null")
 
 
 def ask_all(folder, *requests):
@@ -34,16 +35,8 @@ def ask_all(folder, *requests):
 
 
 async def ask(app, method, path, body=b"", headers=()):
-    sent = []
-
-    async def receive():
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message):
-        sent.append(message)
-
-    await app({"type": "http", "method": method, "path": path, "headers": list(headers)}, receive, send)
-    return sent[0]["status"], json.loads(sent[1]["body"])
+    answer = await exchanges.ask(app, method, path, body, headers)
+    return answer.status, json.loads(answer.body)
 
 
 LOAD, UNLOAD = "/v2/repository/models/churn/load", "/v2/repository/models/churn/unload"
@@ -136,8 +129,10 @@ def test_a_body_that_is_no_request_is_a_400(tmp_path, path, body):
 
 
 def test_a_body_beyond_the_limit_is_a_413(tmp_path):
-    ((status, _),), _, _ = ask_all(tmp_path, ("POST", LOAD, b" " * (64 * 1024 + 1)))
+    bomb = gzip.compress(b" " * (64 * 1024 + 1))
+    ((status, _),), _, _ = ask_all(tmp_path, ("POST", LOAD, bomb, [(b"content-encoding", b"gzip")]))
     assert status == 413
+    assert AdminApp(None, Reads()).body_bytes_max(LOAD.encode()) == 64 * 1024
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", LOAD), ("DELETE", UNLOAD), ("PUT", "/v2/repository/index")])

@@ -5,15 +5,14 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from contracts.manifest import Manifest, decode_manifest
+from http_server.connection import HEAD_BYTES_MAX, HEADERS_MAX
+from http_server.server import Limits
 from model_workers.__main__ import command_line
 from model_workers.batcher import QUEUE_ROWS_MAX
-from model_workers.body import BODY_BYTES_MAX
-from model_workers.edge import STATUS_AND_REASON_BY_ERROR
+from model_workers.edge import BODY_BYTES_MAX, STATUS_AND_REASON_BY_ERROR
 from model_workers.executions import INLINE_US_MAX
-from model_workers.http_server import CONNECTIONS_MAX, KEEP_ALIVE_S
 from model_workers.metrics import WorkerMetrics
 from model_workers.server import FINISH_S_MAX
-from settings.http_protocol import HEAD_BYTES_MAX
 
 DOCUMENTS = Path(__file__).resolve().parents[3] / "docs"
 PROTOCOL = (DOCUMENTS / "open-inference-protocol.md").read_text()
@@ -49,9 +48,12 @@ def test_every_error_stands_in_the_documents_with_its_status():
         f"`{BODY_BYTES_MAX}`",
         f"{INLINE_US_MAX} µs",
         f"{HEAD_BYTES_MAX // 1024} KiB",
-        f"{CONNECTIONS_MAX:,} connections",
+        f"{Limits().connections_max:,} connections",
         f"{FINISH_S_MAX} s",
-        f"{KEEP_ALIVE_S} s",
+        f"{Limits().keep_alive_s:g} s",
+        f"{Limits().head_s:g} s",
+        f"{Limits().body_s:g} s",
+        f"{HEADERS_MAX} headers",
     ],
 )
 def test_a_limit_stands_in_the_documents_as_it_is(limit):

@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import json
 
 import numpy as np
@@ -9,13 +10,13 @@ from contracts.inference import InferenceRequest, RequestedOutput, decode_respon
 from contracts.manifest import Input, Output, encode_manifest
 from model_workers import errors
 from model_workers.batcher import Batcher
-from model_workers.body import BodyReader
 from model_workers.edge import STATUS_AND_REASON_BY_ERROR, WorkerApp
 from model_workers.executions import Executions
 from model_workers.metrics import VersionMetrics, WorkerMetrics
 from model_workers.model_version import ModelVersion
 from model_workers.request_rows import RowReader
 from model_workers.served_models import ServedModels, ServedVersion
+from tests.unit.http_server import exchanges
 from tests.unit.model_workers.fake_parts import FakeRuntime, HandClock, HandExecutor
 from tests.unit.model_workers.published_models import onnx_manifest
 from tests.unit.model_workers.repository_bench import until
@@ -33,12 +34,8 @@ def sums(inputs):
     return {"total": np.where(x[:, 0] == -2, np.nan, x.sum(axis=1)), "both": x}
 
 
-class Answer:
+class Answer(exchanges.Answer):
     """What an application sent."""
-
-    def __init__(self, start, body):
-        self.status, self.body = start["status"], body
-        self.headers = dict(start["headers"])
 
     @property
     def json(self):
@@ -58,8 +55,7 @@ class WorkerBench:
         self.clock = clock or HandClock()
         self._executor = executor
         self.metrics = WorkerMetrics(self.registry)
-        bodies = BodyReader(BODY_BYTES_MAX)
-        self.app = WorkerApp(self.models, self.metrics, self.registry, bodies=bodies, release="1.2.3")
+        self.app = WorkerApp(self.models, self.metrics, self.registry, body_bytes_max=BODY_BYTES_MAX, release="1.2.3")
 
     def serve(self, *versions, model="m"):
         for version in versions:
@@ -90,18 +86,9 @@ class WorkerBench:
         self.models.ready = True
 
     async def ask(self, method, path, body=b"", headers=()):
-        sent = []
-
-        async def receive():
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        async def send(message):
-            sent.append(message)
-
-        await self.app({"type": "http", "method": method, "path": path, "headers": list(headers)}, receive, send)
-        start, content = sent
-        assert int(dict(start["headers"])[b"content-length"]) == len(content["body"])
-        return Answer(start, content["body"])
+        answer = await exchanges.ask(self.app, method, path, body, headers)
+        answer.__class__ = Answer
+        return answer
 
 
 def ask(method, path, body=b"", headers=()):
@@ -293,10 +280,10 @@ def test_a_path_that_leads_nowhere_is_a_short_404(path):
     ("method", "path", "allowed"),
     [
         ("GET", "/v2/models/m/infer", b"POST"),
-        ("DELETE", "/v2/models/m", b"GET"),
-        ("POST", "/v2/models/m/versions/2/manifest", b"GET"),
-        ("PUT", "/v2", b"GET"),
-        ("POST", "/metrics", b"GET"),
+        ("DELETE", "/v2/models/m", b"GET, HEAD"),
+        ("POST", "/v2/models/m/versions/2/manifest", b"GET, HEAD"),
+        ("PUT", "/v2", b"GET, HEAD"),
+        ("POST", "/metrics", b"GET, HEAD"),
     ],
 )
 def test_a_wrong_method_is_a_405_that_names_the_right_one(method, path, allowed):
@@ -304,8 +291,21 @@ def test_a_wrong_method_is_a_405_that_names_the_right_one(method, path, allowed)
     assert (answer.status, answer.headers[b"allow"]) == (405, allowed)
 
 
-def test_a_body_beyond_the_limit_is_a_413_by_its_declared_length_alone():
-    assert ask("POST", "/v2/models/m/infer", b"", [(b"content-length", b"99999999999")]).status == 413
+def test_the_bound_of_a_body_is_the_servers_and_that_of_what_it_inflates_to():
+    bench = WorkerBench()
+    assert bench.app.body_bytes_max(b"/v2/models/m/infer") == BODY_BYTES_MAX
+    bomb = gzip.compress(b" " * (BODY_BYTES_MAX + 1))
+    assert ask("POST", "/v2/models/m/infer", bomb, [(b"content-encoding", b"gzip")]).status == 413
+
+
+@pytest.mark.parametrize("status", [400, 408, 413, 431, 503])
+def test_what_the_server_refuses_by_itself_is_the_protocols_error_and_is_counted(status):
+    bench = WorkerBench()
+    head, body = bench.app.refusal(status, "why", b"/v2", [])
+    assert head.startswith(b"content-type: application/json\r\n")
+    assert json.loads(body) == {"error": "why"}
+    (counted,) = [value for labels, value in bench.metrics.failures.values.items() if labels[:2] == ("", "")]
+    assert counted == 1
 
 
 def test_a_request_of_more_rows_than_ever_fit_is_a_413():
@@ -348,7 +348,7 @@ def test_full_queue_expired_budget_and_shutdown_are_told_apart():
     assert b'sekisho_worker_requests_total{model="m",version="1"} 2.0' in after.body
 
 
-def test_readiness_follows_loading_and_draining_and_draining_closes_connections():
+def test_readiness_follows_loading_and_draining():
     async def scenario():
         bench = WorkerBench()
         bench.models.expect("m", "1")
@@ -372,7 +372,6 @@ def test_readiness_follows_loading_and_draining_and_draining_closes_connections(
     assert (damaged.status, damaged.error) == (503, "m@2 is not ready: its artifact is damaged")
     assert [answer.status for answer in leaving] == [503, 503, 200]
     assert served.status == 200
-    assert {answer.headers[b"connection"] for answer in (*leaving, served)} == {b"close"}
 
 
 def test_a_fault_of_the_worker_itself_is_a_500_that_keeps_its_innards_for_the_log(monkeypatch, caplog):
@@ -385,43 +384,24 @@ def test_a_fault_of_the_worker_itself_is_a_500_that_keeps_its_innards_for_the_lo
     assert "secret" in caplog.text
 
 
-def test_a_version_that_is_swapped_while_a_body_comes_in_is_looked_up_again():
+def test_a_version_that_is_swapped_while_a_body_inflates_is_looked_up_again():
     async def scenario():
         bench = WorkerBench()
         bench.serve("1")
         body, headers = binary_body([[1, 2]])
-        sent = []
-
-        async def receive():
-            bench.serve("2")
-            bench.models.remove("m", "1")
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        async def send(message):
-            sent.append(message)
-
-        scope = {"type": "http", "method": "POST", "path": "/v2/models/m/infer", "headers": headers}
-        await bench.app(scope, receive, send)
-        return Answer(sent[0], sent[1]["body"])
+        headers = [*headers, (b"content-encoding", b"gzip")]
+        answer = asyncio.create_task(bench.ask("POST", "/v2/models/m/infer", gzip.compress(body), headers))
+        await asyncio.sleep(0)  # it has been taken, and inflates on a thread
+        bench.serve("2")
+        bench.models.remove("m", "1")
+        return await answer
 
     answer = asyncio.run(scenario())
     assert (answer.status, answer.json["model_version"]) == (200, "2")
 
 
-def test_what_is_not_served_is_refused_before_its_body_is_read():
-    async def scenario():
-        bench = WorkerBench()
-        bench.serve("1")
-        sent = []
-
-        async def send(message):
-            sent.append(message)
-
-        scope = {"type": "http", "method": "POST", "path": "/v2/models/other/infer", "headers": []}
-        await bench.app(scope, None, send)
-        return sent[0]["status"]
-
-    assert asyncio.run(scenario()) == 404
+def test_what_is_not_served_is_refused_before_its_body_is_inflated():
+    assert ask("POST", "/v2/models/other/infer", b"no gzip", [(b"content-encoding", b"gzip")]).status == 404
 
 
 @pytest.mark.parametrize("path", ["/v2/repository/index", "/v2/repository/models/m/load"])

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from contracts.inference import ELEMENTS_MAX, PARAMETERS_MAX, TENSORS_MAX
+from http_server.content_encoding import EncodingCorrupt, EncodingUnknown, InflatedTooLarge
 from model_workers.edge import STATUS_AND_REASON_BY_ERROR
-from model_workers.errors import BodiesFull, BodyRefused, EncodingUnknown
 from model_workers.grpc_edge.address import GrpcAddress
 from model_workers.grpc_edge.calls import CODE_BY_ERROR
 from model_workers.grpc_edge.wire_bounds import FIELDS_MAX
@@ -463,7 +463,7 @@ def test_a_taken_port_is_told_with_the_flag_that_moves_it():
 
 
 def test_every_error_that_a_message_can_meet_has_a_code():
-    of_http_only = {BodyRefused, BodiesFull, EncodingUnknown}
+    of_http_only = {EncodingCorrupt, EncodingUnknown, InflatedTooLarge}
     assert set(CODE_BY_ERROR) == set(STATUS_AND_REASON_BY_ERROR) - of_http_only
     assert grpc.StatusCode.OK not in CODE_BY_ERROR.values()
 

@@ -5,13 +5,12 @@ port never uses (streams, upgrades, lifespans); this one costs a parse, one obje
 """
 
 import asyncio
-import re
 from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
-from http_server.exchange import STATUS_LINES, Exchange, Header
+from http_server.exchange import STATUS_LINES, Exchange, Header, head_of
 
 if TYPE_CHECKING:
     from http_server.server import HttpServer
@@ -20,19 +19,18 @@ HEAD_BYTES_MAX: Final = 64 * 1024
 """Of request line and headers. One more chunk as it was read from the socket may come on top."""
 
 HEADERS_MAX: Final = 128
+FRAMING_PER_BODY_BYTE: Final = 8
+"""What a chunked body may have beside its bytes, above HEAD_BYTES_MAX; a chunk of one byte takes 5 more.
+
+Trailers and chunk extensions count as well: the parser would swallow them for ever."""
+
 PIPELINED_MAX: Final = 64
-"""Requests that were read and wait for the answers before theirs; beyond it nothing more is read."""
+PIPELINED_BYTES_MAX: Final = 1024 * 1024
+"""Requests (and bytes of their bodies) that were read and wait for the answers before theirs; beyond it nothing more is
+read."""
 
 LINGER_BYTES_MAX: Final = 16 * 1024 * 1024
 """What is read and thrown away after a refusal, so that a sender in the middle of its body can hear of it."""
-
-_UPGRADE: Final = re.compile(rb"\r\nupgrade(?=[ \t]*:)", re.IGNORECASE)
-_UNREAD: Final = b"\r\nx-grade"
-"""What an `Upgrade` header becomes: a name of the same length that means nothing.
-
-A server may ignore `Upgrade` (RFC 9110, section 7.8), and clients that offer h2c with every request (Java's, curl's
-`--http2`) expect it to. The parser would take the body for another protocol's bytes and drop it.
-"""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -45,18 +43,23 @@ class Connection(asyncio.Protocol):
         "_body_bytes",
         "_body_bytes_max",
         "_current",
+        "_deaf",
         "_declared_bytes",
         "_ended",
         "_expects_continue",
-        "_head_bytes",
+        "_fed_bytes",
         "_headers",
         "_in_head",
         "_lingered_bytes",
         "_parser",
+        "_refusal",
+        "_refused",
         "_server",
         "_target",
         "_transport",
+        "_upgrading",
         "_waiting",
+        "_waiting_bytes",
         "_writable",
         "waits_since",
     )
@@ -67,9 +70,12 @@ class Connection(asyncio.Protocol):
         self._parser: httptools.HttpRequestParser | None = None
         self._current: Exchange | None = None
         self._waiting: deque[Exchange] = deque()
+        self._waiting_bytes = 0
         self._writable = True
         self._ended = False
-        self._lingered_bytes = -1
+        self._deaf = self._refused = False
+        self._refusal: tuple[int, str, bytes, list[Header]] | None = None
+        self._lingered_bytes = 0
         self._body_bytes = 0
         self.waits_since = 0.0
         """Since when the peer owes bytes: the rest of a request, or a next one."""
@@ -85,14 +91,14 @@ class Connection(asyncio.Protocol):
 
     @property
     def _reading(self) -> bool:
-        return self._target != b"" or self._head_bytes > 0
+        return self._target != b"" or self._fed_bytes > 0
 
     def overdue(self, now: float) -> bool:
         """Whether the peer has owed bytes for longer than it may."""
         if self._current is not None:
             return False
         limits = self._server.limits
-        if self._lingered_bytes >= 0:
+        if self._refused:
             most_s = limits.linger_s
         elif not self._reading:
             most_s = limits.keep_alive_s
@@ -104,7 +110,7 @@ class Connection(asyncio.Protocol):
         """End a connection that is overdue; one in the middle of a request is told."""
         if not self._writable:
             self.abort()  # it reads nothing, and a close would wait for it to
-        elif self._lingered_bytes >= 0 or not self._reading:
+        elif self._refused or not self._reading:
             self.close()
         else:
             self._refuse(408, "the request did not arrive in time")
@@ -134,35 +140,49 @@ class Connection(asyncio.Protocol):
         """End; the answers that are still being made have no reader."""
         self._transport = None
         self._parser = None
-        self._waiting.clear()
+        self._drop_waiting()
         self._server.held_bytes -= self._body_bytes
         self._body_bytes = 0
         self._server.left(self)
 
     def data_received(self, data: bytes) -> None:
         """Parse. What is no HTTP is answered 400 and ends the connection."""
-        if self._lingered_bytes >= 0:
-            self._linger(data)
-            return
-        if self._in_head and (b"pgrade" in data or b"PGRADE" in data):
-            head, blank, rest = data.partition(b"\r\n\r\n")
-            data = _UPGRADE.sub(_UNREAD, head) + blank + rest
-        if self._in_head:
+        while data:
+            if self._deaf:
+                self._linger(data)
+                return
             if not self._reading:
                 self.waits_since = self._server.now()
-            self._head_bytes += len(data)
+            self._fed_bytes += len(data)
+            data = self._feed(data)
+        if not self._deaf and self._fed_bytes > HEAD_BYTES_MAX + (1 + FRAMING_PER_BODY_BYTE) * self._body_bytes:
+            self._refuse(431, f"head, trailers and framing have more than {HEAD_BYTES_MAX} bytes")
+
+    def _feed(self, data: bytes) -> bytes:
+        """Parse a chunk. Returns what is to be parsed once more: a request without its offer to upgrade."""
         assert self._parser is not None
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            return b"" if self._deaf else self._without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            if self._lingered_bytes < 0:
+            if not self._deaf:
                 self._refuse(400, f"the request is not HTTP/1.1: {error.__context__ or error}")
-            return
-        except httptools.HttpParserUpgrade:
-            self._refuse(400, "the protocol cannot be changed here")
-            return
-        if self._in_head and self._head_bytes > HEAD_BYTES_MAX and self._lingered_bytes < 0:
-            self._refuse(431, f"request line and headers have more than {HEAD_BYTES_MAX} bytes")
+        return b""
+
+    def _without_upgrade(self, rest: bytes) -> bytes:
+        # A server may ignore `Upgrade` (RFC 9110, section 7.8), and clients that offer h2c with every request (Java's,
+        # curl's `--http2`) expect it to. The parser takes what follows for another protocol's bytes.
+        assert self._parser is not None
+        line = b"%b %b HTTP/%b\r\n" % (
+            self._parser.get_method(),
+            self._target,
+            self._parser.get_http_version().encode(),
+        )
+        head = line + head_of((name, value) for name, value in self._headers if name != b"upgrade") + b"\r\n"
+        self._parser = httptools.HttpRequestParser(self)
+        self._begin()
+        return head + rest
 
     def eof_received(self) -> bool:
         """Let answers that are being made go out before the connection closes."""
@@ -185,7 +205,9 @@ class Connection(asyncio.Protocol):
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; bound their number."""
+        """Keep a header; bound their number. Trailers come too late to say anything (RFC 9110, section 6.5.1)."""
+        if not self._in_head:
+            return
         if len(self._headers) >= HEADERS_MAX:
             self._refuse(431, f"the request has more than {HEADERS_MAX} headers")
             raise httptools.HttpParserError("too many headers")
@@ -198,9 +220,15 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Refuse a body that is said to be too large before any of it is read."""
+        assert self._parser is not None
         self._in_head = False
-        self._head_bytes = 0
         self.waits_since = self._server.now()
+        if self._parser.should_upgrade():
+            if self._parser.get_method() == b"CONNECT":
+                self._refuse(400, "this is no proxy")
+                raise httptools.HttpParserError("CONNECT")
+            self._upgrading = True
+            return
         self._body_bytes_max = self._server.application.body_bytes_max(self._target)
         if self._declared_bytes > self._body_bytes_max:
             self._too_large(f"{self._declared_bytes} bytes")
@@ -221,6 +249,8 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Hand the request over, or queue it behind those before it."""
         assert self._parser is not None
+        if self._upgrading:
+            return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         exchange = Exchange(
             self._parser.get_method().decode("latin-1"),
@@ -231,14 +261,18 @@ class Connection(asyncio.Protocol):
             received_at=self._server.now(),
             respond=self._respond,
         )
-        self._server.held_bytes -= self._body_bytes
-        self._begin()
+        self._deaf = not exchange.keep_alive  # what follows is not listened to (RFC 9112, section 9.6)
         if self._current is None and not self._waiting and self._writable:
+            self._server.held_bytes -= self._body_bytes
+            self._begin()
             self._current = exchange
             self._server.application.serve(exchange)
             return
-        self._waiting.append(exchange)
-        if len(self._waiting) >= PIPELINED_MAX and self._transport is not None:
+        self._begin()
+        self._waiting.append(exchange)  # its body stays held until it is served
+        self._waiting_bytes += len(body)
+        full = len(self._waiting) >= PIPELINED_MAX or self._waiting_bytes > PIPELINED_BYTES_MAX
+        if full and self._transport is not None:
             self._transport.pause_reading()
 
     # Answers -------------------------------------------------------------------------------------------------------
@@ -247,30 +281,35 @@ class Connection(asyncio.Protocol):
         self._target = b""
         self._headers: list[Header] = []
         self._body: list[bytes] = []
-        self._body_bytes = self._head_bytes = self._declared_bytes = 0
+        self._body_bytes = self._fed_bytes = self._declared_bytes = 0
         self._body_bytes_max = 0
         self._in_head = True
-        self._expects_continue = False
+        self._expects_continue = self._upgrading = False
 
     def _respond(self, exchange: Exchange, head: bytes, body: bytes) -> None:
         if exchange is not self._current or self._transport is None:
             return  # the peer is gone
         self._current = None
         self.waits_since = self._server.now()
-        closes = self._server.draining or not exchange.keep_alive or (self._ended and not self._waiting)
+        owes_none = not self._waiting and self._refusal is None
+        closes = self._server.draining or not exchange.keep_alive or (self._ended and owes_none)
         tail = self._server.tail_closing if closes else self._server.tail
         content = b"" if exchange.method == "HEAD" else body
         self._transport.write(b"%bcontent-length: %d\r\n%b%b" % (head, len(body), tail, content))
         if closes:
-            self._waiting.clear()
+            self._drop_waiting()
             self._transport.close()
         elif self._waiting:
             self._next()
+        elif self._refusal is not None:
+            self._send_refusal(*self._refusal)
 
     def _next(self) -> None:
         if not self._waiting or self._current is not None or not self._writable or self._transport is None:
             return
         self._current = self._waiting.popleft()
+        self._waiting_bytes -= len(self._current.body)
+        self._server.held_bytes -= len(self._current.body)
         if not self._waiting:
             self._transport.resume_reading()
         # In a turn of its own: a thousand pipelined requests must not nest a thousand calls.
@@ -284,16 +323,29 @@ class Connection(asyncio.Protocol):
         self._refuse(413, f"the body has {found}; at most {self._body_bytes_max} are taken here")
         raise httptools.HttpParserError("too large")
 
-    def _refuse(self, status: int, detail: str) -> None:
-        # Answers before this one in a pipeline are lost; whoever pipelines behind a bad request has lost its place.
-        if self._transport is None or self._lingered_bytes >= 0:
-            return
-        head, body = self._server.application.refusal(status, detail, self._target, self._headers)
-        self._current = None
+    def _drop_waiting(self) -> None:
         self._waiting.clear()
+        self._server.held_bytes -= self._waiting_bytes
+        self._waiting_bytes = 0
+
+    def _refuse(self, status: int, detail: str) -> None:
+        # Said once the answers that are owed before it are given: each would be taken for another's.
+        if self._transport is None or self._deaf:
+            return
+        refusal = (status, detail, self._target, self._headers)
+        self._deaf = True
         self._server.held_bytes -= self._body_bytes
         self._begin()
-        self._lingered_bytes = 0
+        if self._current is not None or self._waiting:
+            self._refusal = refusal
+        else:
+            self._send_refusal(*refusal)
+
+    def _send_refusal(self, status: int, detail: str, target: bytes, headers: list[Header]) -> None:
+        assert self._transport is not None
+        head, body = self._server.application.refusal(status, detail, target, headers)
+        self._refusal = None
+        self._refused = True
         self.waits_since = self._server.now()
         self._transport.write(
             b"%b%bcontent-length: %d\r\n%b%b" % (STATUS_LINES[status], head, len(body), self._server.tail_closing, body)

@@ -38,9 +38,11 @@ class Exchange:
 
     @property
     def path(self) -> str:
-        """The target without its query, percent-decoded."""
+        """The target without its query, percent-decoded but for slashes: one of those divides no names."""
         path = self.target.partition(b"?")[0].decode("latin-1")
-        return unquote(path) if "%" in path else path
+        if "%" not in path:
+            return path
+        return unquote(path.replace("%2F", "%252F").replace("%2f", "%252f"))
 
     @property
     def query(self) -> bytes:

@@ -90,13 +90,114 @@ async def test_a_connection_is_closed_where_the_client_asks_for_it(system: Serve
     assert await client.closed()
 
 
+UPGRADE = b"POST /u HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\n%b: h2c\r\ncontent-length: 4\r\n\r\nbody"
+
+
+@pytest.mark.parametrize("name", [b"Upgrade", b"UpGrAde"])
 @served()
-async def test_an_offer_to_upgrade_is_not_heard_and_the_body_is_read(system: Served):
+async def test_an_offer_to_upgrade_is_not_heard_and_the_body_is_read(system: Served, name: bytes):
     client = await system.connect()
-    client.send(
-        b"POST /u HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\ncontent-length: 4\r\n\r\nbody"
-    )
+    client.send(GET + UPGRADE % name + UPGRADE % name)
+    assert (await client.answer())[2] == b"/a "
+    for _ in range(2):
+        assert (await client.answer())[2] == b"/u body"
+    for byte in UPGRADE % name:  # also where it comes in pieces
+        client.send(bytes([byte]))
+        await client.writer.drain()
     assert (await client.answer())[2] == b"/u body"
+    assert system.application.exchanges[1].headers == [
+        (b"connection", b"Upgrade, HTTP2-Settings"),
+        (b"content-length", b"4"),
+    ]
+
+
+@served()
+async def test_trailers_say_nothing(system: Served):
+    client = await system.connect()
+    client.send(b"POST /t HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nx-late: 1\r\n\r\n")
+    assert (await client.answer())[2] == b"/t x"
+    assert system.application.exchanges[0].headers == [(b"transfer-encoding", b"chunked")]
+
+
+CHUNKED = b"POST /t HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "more"),
+    [
+        (CHUNKED + b"1\r\nx\r\n0\r\nx: ", b"a" * 60_000),
+        (CHUNKED + b"1\r\nx\r\n0\r\n", b"a: b\r\n" * 10_000),
+        (CHUNKED + b"1;", b"e" * 60_000),
+        (CHUNKED, (b"1;" + b"e" * 200 + b"\r\nx\r\n") * 300),
+    ],
+    ids=[
+        "a trailer without end",
+        "trailers without end",
+        "a chunk extension without end",
+        "extensions on small chunks",
+    ],
+)
+@served()
+async def test_framing_without_end_is_refused(system: Served, start: bytes, more: bytes):
+    client = await system.connect()
+    client.send(start)
+    for _ in range(100):
+        client.send(more)
+    status, _, body = await client.answer()
+    assert (status, b"framing" in body or b"at most" in body) in {(431, True), (413, True)}
+    assert system.application.exchanges == []
+
+
+@served()
+async def test_a_chunked_body_of_single_bytes_is_not_taken_for_framing(system: Served):
+    client = await system.connect()
+    client.send(CHUNKED + b"1\r\nx\r\n" * 1_000 + b"0\r\n\r\n")
+    assert (await client.answer())[2] == b"/t " + b"x" * 1_000
+
+
+@served()
+async def test_what_is_owed_before_a_refusal_is_answered_first(system: Served):
+    system.application.held = True
+    client = await system.connect()
+    client.send(GET + post(b"1") + b"GARBAGE\r\n\r\n" + GET)
+    for n in range(2):
+        await until(lambda n=n: len(system.application.exchanges) > n)
+        system.application.answer(system.application.exchanges[n])
+    assert (await client.answer())[::2] == (200, b"/a ")
+    assert (await client.answer())[::2] == (200, b"/b 1")
+    assert (await client.answer())[0] == 400
+    assert await client.closed()
+    assert len(system.application.exchanges) == 2
+
+
+@served()
+async def test_what_follows_a_last_request_is_not_listened_to(system: Served):
+    client = await system.connect()
+    client.send(b"GET /a HTTP/1.1\r\nconnection: close\r\n\r\n" + GET + b"GARBAGE")
+    assert (await client.answer())[::2] == (200, b"/a ")
+    assert await client.closed()
+    assert len(system.application.exchanges) == 1
+
+
+@served()
+async def test_an_encoded_slash_divides_no_names(system: Served):
+    client = await system.connect()
+    client.send(b"GET /a%2Fb%2fc%20d HTTP/1.1\r\n\r\n")
+    await client.answer()
+    assert system.application.exchanges[0].path == "/a%2Fb%2fc d"
+
+
+@served(held_bytes_max=100_000)
+async def test_bodies_that_wait_for_their_turn_are_held_and_bounded(system: Served):
+    system.application.held = True
+    client = await system.connect()
+    client.send(b"".join(post(b"x" * 900) for _ in range(60)))
+    await until(lambda: system.server.held_bytes == 59 * 900)
+    for n in range(60):
+        await until(lambda n=n: len(system.application.exchanges) > n)
+        assert system.server.held_bytes == (59 - n) * 900
+        system.application.answer(system.application.exchanges[n])
+        assert (await client.answer())[0] == 200
 
 
 @served()
@@ -152,6 +253,7 @@ CHUNKS_OF_TOO_MUCH = b"POST /c HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n" +
         (CHUNKS_OF_TOO_MUCH + b"1f5\r\n" + b"x" * 501 + b"\r\n0\r\n\r\n", 413, "more bytes; at most 1000"),
         (b"GET /a HTTP/1.1\r\n" + b"x: y\r\n" * 200 + b"\r\n", 431, "more than 128 headers"),
         (b"GET /a HTTP/1.1\r\nx: " + b"y" * 200_000, 431, "more than 65536 bytes"),
+        (b"CONNECT a:80 HTTP/1.1\r\nhost: a\r\n\r\n", 400, "no proxy"),
     ],
 )
 @served()

@@ -180,6 +180,8 @@ def request_of(document: dict[str, Any], contents: Sequence[bytes]) -> Inference
 
 def _request(document: _RequestJson, inputs: tuple[Tensor, ...]) -> InferenceRequest:
     parameters = _checked_parameters(document.parameters, "the request")
+    for key in ("timeout", "priority"):
+        _check_whole_number(parameters, key)
     outputs = tuple(
         RequestedOutput(o.name, _flag(_checked_parameters(o.parameters, f"output {o.name!r}"), "binary_data", o.name))
         for o in document.outputs or ()
@@ -278,7 +280,9 @@ def _decode_json(decoder: Any, body: bytes, header_length: int | None) -> Any:
     try:
         return decoder.decode(body if length == len(body) else memoryview(body)[:length])
     except msgspec.MsgspecError as error:
-        raise InferenceFormatError(str(error)) from error
+        part = body[:length]
+        hint = "; JSON has no NaN: send null, or raw bytes" if b"NaN" in part or b"Infinity" in part else ""
+        raise InferenceFormatError(f"{error}{hint}") from error
     except UnicodeDecodeError as error:
         raise InferenceFormatError("the JSON part is not UTF-8") from error
     except RecursionError as error:
@@ -290,6 +294,12 @@ def _checked_parameters(parameters: dict[str, Any] | None, where: str) -> dict[s
         if not isinstance(value, str | bool | int | float):
             raise InferenceFormatError(f"parameter {key[:64]!r} of {where} must be a string, a number or a boolean")
     return parameters
+
+
+def _check_whole_number(parameters: dict[str, Parameter] | None, key: str) -> None:
+    value = (parameters or {}).get(key, 0)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InferenceFormatError(f"parameter {key!r} of the request must be a whole number, 0 or more")
 
 
 def _flag(parameters: dict[str, Parameter] | None, key: str, where: str) -> bool | None:

@@ -94,7 +94,7 @@ def _run(system: DemoSystem, console: Console, *, once: bool, ports: Ports) -> i
     results = demo.run()
     print_results(console, results)
     problems = [*failures(results), *demo.tell_of_deaths()]
-    print_invitation(console, ports.gateway, ports.admin, system.log_directory)
+    print_invitation(console, ports.gateway, ports.admin, system.log_directory, ends_now=once)
     for problem in problems:
         console.print(f"[bold red]failed:[/] {problem}", soft_wrap=True)
     if once:

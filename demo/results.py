@@ -55,9 +55,9 @@ def print_results(console: Console, results: Results) -> None:
     console.print(f"Report with histograms: {results.report}", soft_wrap=True)
 
 
-def print_invitation(console: Console, port: int, admin_port: int, log_directory: Path) -> None:
-    """Say what to try while the system serves."""
-    console.rule("[bold]Try it")
+def print_invitation(console: Console, port: int, admin_port: int, log_directory: Path, *, ends_now: bool) -> None:
+    """Say what to try while the system serves. ends_now: it is about to end, so it has to be started again for it."""
+    console.rule("[bold]Try it, once `make demo` serves" if ends_now else "[bold]Try it")
     body = '{"entities": {"patient": "p0"}}'
     lines = [
         f"curl -s http://127.0.0.1:{port}/v1/models/{MODEL}:predict -H 'content-type: application/json' -d '{body}'",

@@ -30,6 +30,16 @@ TENSOR_DIMENSIONS_MAX: Final = 8
 ROW_ELEMENTS_MAX: Final = 1 << 24
 """Elements of one row of one tensor, so that a mistyped shape is told and not allocated."""
 
+_SHA256_PATTERN: Final = r"^[0-9a-f]{64}$(?!\n)"
+_RUNTIME_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,31}$(?!\n)"
+_OUTPUT_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,63}$(?!\n)"
+_WORDS_BY_PATTERN: Final = {
+    NAME_PATTERN: "a name of 1 to 128 letters, digits, `_`, `.` and `-` that begins with a letter or digit",
+    _SHA256_PATTERN: "64 hexadecimal digits in lower case",
+    _RUNTIME_PATTERN: "a name of 1 to 32 lower-case letters, digits, `_` and `-` that begins with a letter",
+    _OUTPUT_PATTERN: "a name of 1 to 64 letters, digits and `_` that does not begin with a digit",
+}
+
 REQUEST_SOURCE: Final = "request"
 """The view name of a feature reference whose value the caller sends."""
 
@@ -42,14 +52,14 @@ _Shape = Annotated[tuple[int, ...], msgspec.Meta(min_length=1, max_length=TENSOR
 
 
 class ManifestError(ValueError):
-    """A manifest or its artifact is not what it must be; the message says which and why."""
+    """A manifest is not what it must be; the message says why, for whoever names the file or the sender before it."""
 
 
 class Artifact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The model file, relative to the manifest, and the SHA-256 of its bytes in hexadecimal."""
 
     file: Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
-    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
+    sha256: Annotated[str, msgspec.Meta(pattern=_SHA256_PATTERN)]
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -72,7 +82,7 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     positive class say, so that one number a row is left.
     """
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$(?!\n)")]
+    name: Annotated[str, msgspec.Meta(pattern=_OUTPUT_PATTERN)]
     dtype: str
     shape: _Shape = (-1,)
     source: Annotated[str, msgspec.Meta(max_length=TENSOR_NAME_CHARACTERS_MAX)] = ""
@@ -93,7 +103,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
     model: Name
     version: Name
-    runtime: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$(?!\n)")]
+    runtime: Annotated[str, msgspec.Meta(pattern=_RUNTIME_PATTERN)]
     artifact: Artifact
     inputs: Annotated[tuple[Input, ...], msgspec.Meta(min_length=1, max_length=TENSORS_MAX)]
     outputs: Annotated[tuple[Output, ...], msgspec.Meta(min_length=1, max_length=TENSORS_MAX)]
@@ -118,11 +128,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 def decode_manifest(data: bytes) -> Manifest:
     """Decode and check a manifest. Raises ManifestError."""
     if len(data) > MANIFEST_BYTES_MAX:
-        raise ManifestError(f"{FILE_NAME} has {len(data)} bytes; at most {MANIFEST_BYTES_MAX} are read")
+        raise ManifestError(f"a manifest of more than {MANIFEST_BYTES_MAX} bytes is not read")
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ManifestError(f"{FILE_NAME}: {error}") from error
+        raise ManifestError(f"no valid manifest: {_in_words(str(error))}") from error
     _check(manifest)
     return manifest
 
@@ -135,7 +145,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
     try:
         encoded = msgspec.json.encode(manifest)
     except (TypeError, UnicodeEncodeError, RecursionError, OverflowError) as error:
-        raise ManifestError(f"{FILE_NAME}: {error}") from error
+        raise ManifestError(f"no valid manifest: {error}") from error
     decode_manifest(encoded)  # a Struct is not checked when it is made; what nobody could load must not be published
     return msgspec.json.format(encoded, indent=2) + b"\n"
 
@@ -155,6 +165,13 @@ def feature_reference(reference: str) -> tuple[str, str]:
         raise ManifestError(f"{reference!r} is not a feature reference: write view:feature or request:name")
     view, _, feature = reference.partition(":")
     return view, feature
+
+
+def _in_words(problem: str) -> str:
+    """Say what a name may be in the place of the expression that it was matched with."""
+    for pattern, words in _WORDS_BY_PATTERN.items():
+        problem = problem.replace(f"`str` matching regex {pattern!r}", words)
+    return problem
 
 
 def _check(manifest: Manifest) -> None:

@@ -16,7 +16,7 @@ import uvloop
 
 from model_workers.batcher import QUEUE_ROWS_MAX
 from model_workers.edge import BODY_BYTES_MAX
-from model_workers.errors import RepositoryError
+from model_workers.errors import RepositoryError, RepositoryUnreadable
 from model_workers.grpc_edge.address import GrpcAddress
 from model_workers.repository import scan, select_versions
 from model_workers.server import Worker, WorkerSettings
@@ -44,7 +44,7 @@ A repository holds models/NAME/VERSION/manifest.json beside each artifact. Ask a
   curl http://127.0.0.1:8090/v2/models/diagnosis
 
 It stops on SIGTERM: not ready at once, in flight finished after the grace, exit code 0. Exit code 2 means bad usage,
-1 that the port is taken or no version could be loaded.
+1 that the port is taken, the repository cannot be listed, or no version could be loaded.
 """
 
 
@@ -64,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     configure_logging(given.log_level, given.log_format)
     try:
         policy = _checked_policy(given)
+    except RepositoryUnreadable as error:  # the usage is right
+        parser.exit(1, f"{parser.prog}: error: {error}\n")
     except (RepositoryError, ModelNameError) as error:
         parser.error(str(error))
     settings = WorkerSettings(

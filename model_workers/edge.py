@@ -26,6 +26,7 @@ from model_workers.errors import (
     OperationsFull,
     QueueFull,
     RepositoryError,
+    RepositoryUnreadable,
     RequestTooLarge,
     ShuttingDown,
     UnknownModel,
@@ -56,6 +57,7 @@ STATUS_AND_REASON_BY_ERROR: Final[dict[type[Exception], tuple[HTTPStatus, str]]]
     ShuttingDown: (HTTPStatus.SERVICE_UNAVAILABLE, "shutting_down"),
     OperationsFull: (HTTPStatus.SERVICE_UNAVAILABLE, "operations_full"),
     RepositoryError: (HTTPStatus.SERVICE_UNAVAILABLE, "repository_unreadable"),
+    RepositoryUnreadable: (HTTPStatus.SERVICE_UNAVAILABLE, "repository_unreadable"),
     Expired: (HTTPStatus.GATEWAY_TIMEOUT, "expired"),
 }
 INTERNAL_FAULT: Final = (HTTPStatus.INTERNAL_SERVER_ERROR, "internal")
@@ -180,7 +182,7 @@ class WorkerApp:
         if on_model["action"] == "manifest":
             exchange.respond(200, _JSON, version.document)
         elif on_model["action"] == "ready":
-            ready = self._models.accepting
+            ready = not self._models.draining  # others may still be loading: this one answers
             manifest = version.manifest
             document = {"name": manifest.model, "version": manifest.version, "ready": ready}
             answer_json(exchange, document, HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)

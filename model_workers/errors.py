@@ -18,14 +18,25 @@ class RepositoryError(WorkerError):
         self.path, self.problem = path, problem
 
 
+class RepositoryUnreadable(RepositoryError):
+    """The repository is there, and its own folder cannot be listed."""
+
+
+class FileChanged(RepositoryError):
+    """A file became longer or shorter while it was read."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "changed while it was read; a version never changes, so publish a new one")
+
+
 class ArtifactMismatch(RepositoryError):
     """An artifact's bytes are not the ones that its manifest was published with. `found` is their SHA-256.
 
-    None found: it, or its manifest, was changed while it was being loaded, so that nobody knows what was opened.
+    None found: it, or its manifest, changed while it was loaded, so that nobody knows what was opened.
     """
 
     def __init__(self, path: Path, expected: str, found: str | None) -> None:
-        what = "was changed while it was being loaded" if found is None else f"SHA-256 is {found}"
+        what = "changed while it was read" if found is None else f"SHA-256 is {found}"
         super().__init__(path, f"{what}, the manifest says {expected}; a version never changes, so publish a new one")
         self.expected, self.found = expected, found
 
@@ -52,8 +63,9 @@ class ExecutionFailed(WorkerError):
     """The model failed on well-formed rows, or answered with something other than it declares."""
 
     def __init__(self, model: str, version: str, rows: int, reason: str) -> None:
-        super().__init__(f"{model}@{version} failed on {rows} row{'s' if rows != 1 else ''}: {reason}")
-        self.model, self.version, self.rows, self.reason = model, version, rows, reason
+        problem = f"failed on {rows} row{'s' if rows != 1 else ''}: {reason}"
+        super().__init__(f"{model}@{version} {problem}")
+        self.model, self.version, self.rows, self.reason, self.problem = model, version, rows, reason, problem
 
 
 class InputRefused(WorkerError):

@@ -6,7 +6,7 @@ are made of, so a manifest which names another model or version is refused.
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,9 +18,9 @@ from contracts.manifest import (
     Manifest,
     ManifestError,
     decode_manifest,
-    sha256_of,
 )
-from model_workers.errors import ArtifactMismatch, RepositoryError
+from model_workers.errors import ArtifactMismatch, FileChanged, RepositoryError, RepositoryUnreadable
+from model_workers.version_files import ARTIFACT_BYTES_MAX, FileStamp, hash_file, read_file, stamp_of
 from model_workers.version_policy import VersionPolicy, read_policy, version_order
 
 VERSIONS_MAX = 1_024
@@ -32,15 +32,34 @@ FOLDERS_MAX: Final = 65_536
 FILES_MAX: Final = 1_024
 """Files of one version that are looked at to tell whether it was changed."""
 
-ARTIFACT_BYTES_MAX = 8 * 1024**3
-
 _NAME = re.compile(NAME_PATTERN)
-
-FileStamp = tuple[int, int, int]
-"""Inode, size and mtime in ns: another one means another file, or another content."""
 
 Published = dict[str, list[str]]
 """Versions by model, as they lie in a repository, in natural order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One look at a repository.
+
+    unreadable: what was passed over because it could not be looked into, and why: a version, or a model as a whole,
+        whose version is None.
+    """
+
+    published: Published
+    unreadable: dict[tuple[str, str | None], str]
+
+    def with_last_seen(self, before: Published) -> Published:
+        """Return what is published, and of what cannot be looked into what was published before.
+
+        A disk that fails for a moment must not look as if versions had been withdrawn.
+        """
+        published = {**self.published}
+        for model, version in self.unreadable:
+            last_seen = [seen for seen in before.get(model, []) if version in (None, seen)]
+            if last_seen:
+                published[model] = sorted({*published.get(model, []), *last_seen}, key=version_order)
+        return published
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +78,7 @@ class VersionDirectory:
 class PublishedVersion:
     """A version whose manifest was read and whose artifact's hash was checked. `document` is manifest.json.
 
-    stamps: of both files, each from before it was read.
+    stamps: of both files, each as it was before it was read.
     """
 
     path: Path
@@ -68,27 +87,36 @@ class PublishedVersion:
     stamps: tuple[tuple[Path, FileStamp], ...]
 
 
-def scan(repository: Path) -> Published:
+def scan(repository: Path) -> Listing:
     """List what a repository holds. Slow on a slow disk; run it off the event loop.
 
-    Raises RepositoryError where the repository is missing, cannot be read or holds too many folders.
+    Raises RepositoryError where the repository is missing or holds too many folders, RepositoryUnreadable where it
+    cannot be listed. What cannot be looked into below it is passed over: it must not take the others away.
     """
     try:
         if not repository.is_dir():
             raise RepositoryError(
                 repository, "is not a directory; give --repository the folder that holds one folder a model"
             )
-        published, left = {}, FOLDERS_MAX
-        for model in _folders(repository):
-            versions = [v for v in _folders(repository / model) if (repository / model / v / FILE_NAME).is_file()]
-            left -= 1 + len(versions)
-            if left < 0:
-                raise RepositoryError(repository, f"holds more than {FOLDERS_MAX} folders of models and versions")
-            if versions:
-                published[model] = sorted(versions, key=version_order)
+        models, problem_by_model = _folders(repository)
     except OSError as error:
-        raise RepositoryError(repository, f"cannot be listed: {error.strerror}") from error
-    return published
+        raise RepositoryUnreadable(repository, f"cannot be listed: {error.strerror}") from error
+    published: Published = {}
+    unreadable: dict[tuple[str, str | None], str] = {(model, None): said for model, said in problem_by_model.items()}
+    left = FOLDERS_MAX
+    for model in models:
+        try:
+            versions, problem_by_version = _versions(repository / model)
+        except OSError as error:
+            unreadable[model, None] = _words(error)
+            continue
+        unreadable |= {(model, version): said for version, said in problem_by_version.items()}
+        left -= 1 + len(versions)
+        if left < 0:
+            raise RepositoryError(repository, f"holds more than {FOLDERS_MAX} folders of models and versions")
+        if versions:
+            published[model] = sorted(versions, key=version_order)
+    return Listing(published, unreadable)
 
 
 def select_versions(repository: Path, wanted: Sequence[str], latest: int | None = None) -> list[VersionDirectory]:
@@ -99,8 +127,9 @@ def select_versions(repository: Path, wanted: Sequence[str], latest: int | None 
     nothing to serve.
     """
     policy = read_policy(wanted, latest)
-    published = scan(repository)
-    _refuse_absent(repository, policy, published)
+    listing = scan(repository)
+    published = listing.published
+    _refuse_absent(repository, policy, listing)
     selected = [
         VersionDirectory(model, version, repository / model / version)
         for model in (dict.fromkeys(name for name, _ in policy.models) or published)
@@ -144,7 +173,7 @@ def refuse_changed(published: PublishedVersion) -> None:
     """
     for path, stamp in published.stamps:
         try:
-            changed = _stamp(path) != stamp
+            changed = stamp_of(path.stat()) != stamp
         except OSError:
             changed = True
         if changed:
@@ -156,13 +185,17 @@ def files_stamp(directory: VersionDirectory) -> tuple[tuple[str, FileStamp], ...
     try:
         with os.scandir(directory.path) as entries:
             found = [entry.path for entry, _ in zip(entries, range(FILES_MAX), strict=False)]
-        return tuple(sorted((path, _stamp(Path(path))) for path in found))
+        return tuple(sorted((path, stamp_of(Path(path).stat())) for path in found))
     except OSError:
         return ()
 
 
-def _refuse_absent(repository: Path, policy: VersionPolicy, published: Mapping[str, Sequence[str]]) -> None:
+def _refuse_absent(repository: Path, policy: VersionPolicy, listing: Listing) -> None:
+    published = listing.published
     for model, version in policy.models:
+        for key in ((model, None), (model, version)):
+            if key in listing.unreadable:
+                raise RepositoryError(repository.joinpath(*filter(None, key)), listing.unreadable[key])
         if model not in published:
             raise RepositoryError(repository, f"has no model {model!r}; it has {', '.join(published) or 'none'}")
         if version is not None and version not in published[model]:
@@ -171,43 +204,55 @@ def _refuse_absent(repository: Path, policy: VersionPolicy, published: Mapping[s
             )
 
 
-def _folders(path: Path) -> list[str]:
+def _folders(path: Path) -> tuple[list[str], dict[str, str]]:
+    """List the folders whose names are ours, and say by its name why one cannot be told to be a folder."""
     # A name that is not one of ours (".git", "lost+found", a publisher's ".tmp-…") is no model and no version.
+    found, unreadable = [], {}
+    with os.scandir(path) as entries:
+        for entry, _ in zip(entries, range(FOLDERS_MAX + 1), strict=False):
+            if not _NAME.match(entry.name):
+                continue
+            try:
+                if entry.is_dir():
+                    found.append(entry.name)
+            except OSError as error:
+                unreadable[entry.name] = _words(error)
+    return sorted(found), unreadable
+
+
+def _versions(model: Path) -> tuple[list[str], dict[str, str]]:
     try:
-        with os.scandir(path) as entries:
-            found = [
-                entry.name
-                for entry, _ in zip(entries, range(FOLDERS_MAX + 1), strict=False)
-                if _NAME.match(entry.name) and entry.is_dir()
-            ]
+        folders, unreadable = _folders(model)
     except (FileNotFoundError, NotADirectoryError):
-        return []  # it went away meanwhile
-    return sorted(found)
+        return [], {}  # it went away meanwhile
+    versions = []
+    for version in folders:
+        try:
+            if (model / version / FILE_NAME).is_file():
+                versions.append(version)
+        except OSError as error:
+            unreadable[version] = _words(error)
+    return versions, unreadable
+
+
+def _words(error: OSError) -> str:
+    return f"cannot be looked into: {error.strerror}"
 
 
 def _read_manifest(path: Path) -> tuple[FileStamp, bytes]:
     try:
-        stamp = _stamp(path)
-        with path.open("rb") as file:
-            return stamp, file.read(MANIFEST_BYTES_MAX + 1)
+        return read_file(path, MANIFEST_BYTES_MAX)
     except OSError as error:
         raise RepositoryError(path, f"cannot be read: {error.strerror}") from error
 
 
 def _check_artifact(path: Path, expected: str) -> FileStamp:
     try:
-        stamp = _stamp(path)
-        _, size, _ = stamp
-        if size > ARTIFACT_BYTES_MAX:
-            raise RepositoryError(path, f"has {size} bytes, at most {ARTIFACT_BYTES_MAX} are loaded")
-        found = sha256_of(path)
+        stamp, found = hash_file(path, ARTIFACT_BYTES_MAX)
+    except FileChanged as error:
+        raise ArtifactMismatch(path, expected, None) from error
     except OSError as error:
         raise RepositoryError(path, f"the artifact cannot be read: {error.strerror}") from error
     if found != expected:
         raise ArtifactMismatch(path, expected, found)
     return stamp
-
-
-def _stamp(path: Path) -> FileStamp:
-    status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns

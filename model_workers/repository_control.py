@@ -2,15 +2,23 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
 from model_workers.daemon_thread import run_on_daemon_thread
-from model_workers.errors import LoadFailed, OperationsFull, RepositoryError, ShuttingDown, UnknownModel, WorkerError
+from model_workers.errors import (
+    ExecutionFailed,
+    LoadFailed,
+    ModelMismatch,
+    RepositoryError,
+    UnknownModel,
+    WorkerError,
+)
 from model_workers.metrics import WorkerMetrics
 from model_workers.open_version import DRAIN_S_MAX, OpenVersion
+from model_workers.operations import Operations
 from model_workers.repository import VERSIONS_MAX, VersionDirectory, files_stamp, scan
 from model_workers.repository_index import (
     LOADING,
@@ -23,15 +31,19 @@ from model_workers.repository_index import (
     RepositoryIndex,
     VersionKey,
 )
+from model_workers.repository_notices import RepositoryNotices
 from model_workers.served_models import ServedModels
 from model_workers.version_holds import VersionHolds
 from model_workers.version_policy import VersionPolicy
 
-OPERATIONS_WAITING_MAX: Final = 64
-"""Loads and unloads that may wait for their turn: one runs at a time, so that at most one model more is in memory."""
+STAND_INS_MAX: Final = 1_024
+"""Lower versions that are tried at once in the place of those that could not be loaded."""
 
 CLOSE_S_MAX: Final = DRAIN_S_MAX + 5.0
 """How long an operation waits for a version to leave; one whose model hangs leaves when that ends."""
+
+STILL_LOADING_S: Final = 30.0
+"""After so long, a load that goes on is told: nothing else is loaded meanwhile."""
 
 _logger = logging.getLogger(__name__)
 
@@ -60,11 +72,10 @@ class RepositoryControl:
         self._repository, self._policy = repository, policy
         self._models, self._opener, self._metrics, self._clock_us = models, opener, metrics, clock_us
         self._index, self._holds = RepositoryIndex(), VersionHolds()
+        self._notices = RepositoryNotices(repository)
         self._open: dict[VersionKey, OpenVersion] = {}
         self._leaving: dict[OpenVersion, asyncio.Task[None]] = {}
-        self._turn, self._looking = asyncio.Lock(), asyncio.Lock()
-        self._operations: set[asyncio.Task[None]] = set()
-        self._told_gone: set[VersionKey] = set()
+        self._operations, self._looking = Operations(), asyncio.Lock()
 
     def index(self, ready_only: bool = False) -> list[IndexEntry]:
         """List what the repository held when it was last looked at, and what is served. `refresh` looks again."""
@@ -73,7 +84,9 @@ class RepositoryControl:
     async def refresh(self) -> None:
         """Look at the repository again. Raises RepositoryError."""
         async with self._looking:  # one thread, however many ask
-            published = await run_on_daemon_thread(partial(scan, self._repository), "scan")
+            listing = await run_on_daemon_thread(partial(scan, self._repository), "scan")
+        self._notices.tell_unreadable(listing.unreadable)
+        published = listing.with_last_seen(self._index.published)
         self._index.note_published(published)
         self._holds.forget_versions_not_in(published)
         self._metrics.forget_loads_except({*published, *self._models.model_names()})
@@ -82,10 +95,11 @@ class RepositoryControl:
         """Load a version, anew where it is served already; without one, what the policy selects and is missing.
 
         Returns when it answers. Goes on where its caller is cancelled. Without a version, what the policy selects no
-        longer is unloaded after. Raises UnknownModel where the repository has none, LoadFailed, RepositoryError where
-        it cannot be listed, OperationsFull, ShuttingDown.
+        longer is unloaded after, and where nothing of what it selects can be loaded, a lower version stands in.
+        Raises UnknownModel where the repository has none, LoadFailed, RepositoryError where it cannot be listed,
+        OperationsFull, ShuttingDown.
         """
-        await self._take_turn(lambda: self._load_asked(model, version))
+        await self._operations.run(lambda: self._load_asked(model, version))
 
     async def unload(self, model: str, version: str | None = None) -> None:
         """Unload a version, or all of a model, and hold it out until it is loaded explicitly.
@@ -93,15 +107,15 @@ class RepositoryControl:
         Returns when the last answer was given and the memory given back. Goes on where its caller is cancelled.
         Raises UnknownModel where there is none, RepositoryError, OperationsFull, ShuttingDown.
         """
-        await self._take_turn(lambda: self._unload_asked(model, version))
+        await self._operations.run(lambda: self._unload_asked(model, version))
 
     async def apply_policy(self) -> None:
         """Look at the repository, load what the policy selects and unload what it does not.
 
         A load that failed before is tried again where its files have changed. Failures are logged and kept in the
-        index. Raises RepositoryError.
+        index; where they leave a model without any version, a lower one stands in. Raises RepositoryError.
         """
-        async with self._turn:
+        async with self._operations.turn:
             await self.refresh()
             models = [model for model in self._known_models() if self._holds.covers(self._policy, model)]
             for model in models:
@@ -109,41 +123,17 @@ class RepositoryControl:
                     if self._index.failure((model, version)) is None:
                         self._expect((model, version))
         for model in models:
-            async with self._turn:
+            async with self._operations.turn:
                 await self._apply(model, again=False)
 
     def abort(self) -> None:
         """End whatever is going on and fail what is not answered. For the end of the process."""
-        for operation in self._operations:
-            operation.cancel()
+        self._operations.abort()
         for opened in (*self._open.values(), *self._leaving):
             opened.abort()
 
-    async def _take_turn(self, operation: Callable[[], Awaitable[None]]) -> None:
-        if len(self._operations) >= OPERATIONS_WAITING_MAX:
-            raise OperationsFull(OPERATIONS_WAITING_MAX)
-        # A task of its own: a caller that hangs up must not leave a version half loaded.
-        task = asyncio.create_task(self._in_turn(operation))
-        self._operations.add(task)
-        task.add_done_callback(self._ended)
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():  # and not its caller
-                raise ShuttingDown from None
-            raise
-
-    async def _in_turn(self, operation: Callable[[], Awaitable[None]]) -> None:
-        async with self._turn:
-            await self.refresh()
-            await operation()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._operations.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen here, also where its caller has gone
-
     async def _load_asked(self, model: str, version: str | None) -> None:
+        await self.refresh()
         versions = self._index.published.get(model, [])
         if not versions or (version is not None and version not in versions):
             there = [f"{model}@{name}" for name in versions] or self._index.published
@@ -158,6 +148,7 @@ class RepositoryControl:
             self._holds.load(model, version)
 
     async def _unload_asked(self, model: str, version: str | None) -> None:
+        await self.refresh()
         versions = {*self._index.published.get(model, []), *self._models.versions_of(model)}
         if not versions or (version is not None and version not in versions):
             raise UnknownModel(model, version, self._models.names())
@@ -166,15 +157,28 @@ class RepositoryControl:
             await self._unload(model, name)
 
     async def _apply(self, model: str, *, again: bool) -> list[LoadFailed]:
-        failures = []
-        for version in self._missing(model):
-            if again or await self._worth_a_try((model, version)):
-                try:
-                    await self._load(model, version)
-                except LoadFailed as failure:
-                    failures.append(failure)
+        tried = [await self._try(model, version, again=again) for version in self._missing(model)]
+        if self._selected(model) and not self._models.versions_of(model):
+            await self._load_stand_in(model, again=again)
         await self._unload_deselected(model)
-        return failures
+        return [failure for failure in tried if failure is not None]
+
+    async def _load_stand_in(self, model: str, *, again: bool) -> None:
+        # A worker that starts beside a damaged newest version would otherwise serve nothing of the model.
+        stand_ins = self._holds.stand_ins(self._policy, model, self._index.published.get(model, []))
+        for version in stand_ins[:STAND_INS_MAX]:
+            await self._try(model, version, again=again)
+            if (model, version) in self._open:
+                _logger.warning("%s@%s stands in: no selected version of it could be loaded", model, version)
+                return
+
+    async def _try(self, model: str, version: str, *, again: bool) -> LoadFailed | None:
+        if again or await self._worth_a_try((model, version)):
+            try:
+                await self._load(model, version)
+            except LoadFailed as failure:
+                return failure
+        return None
 
     async def _worth_a_try(self, key: VersionKey) -> bool:
         failure = self._index.failure(key)
@@ -191,29 +195,22 @@ class RepositoryControl:
                 if version not in selected:
                     await self._unload(model, version)
         else:
-            self._tell_gone(model, served)
-
-    def _tell_gone(self, model: str, served: Sequence[str]) -> None:
-        # Never less service than before: a folder may be gone by mistake, and nothing else could answer.
-        gone = {(model, version) for version in served if version not in self._index.published.get(model, [])}
-        for name, version in sorted(gone - self._told_gone):
-            _logger.warning("%s@%s has gone from the repository and serves on: no other version could", name, version)
-        self._told_gone = {key for key in self._told_gone if key[0] != model} | gone
+            # Never less service than before: a folder may be gone by mistake, and nothing else could answer.
+            published = self._index.published.get(model, [])
+            self._notices.tell_gone(model, [(model, version) for version in served if version not in published])
 
     async def _load(self, model: str, version: str) -> None:
         key, directory = (model, version), VersionDirectory(model, version, self._repository / model / version)
         before = self._open.get(key)
         if before is None:
             self._expect(key)
-        files, began_us = await self._files_stamp(key), self._clock_us()
+        began_us = self._clock_us()
+        slow = asyncio.get_running_loop().call_later(STILL_LOADING_S, _tell_slow, directory)
         try:
-            self._check_room(key)
-            opened = await self._opener.open(directory)
-        except Exception as error:
-            self._fail(key, Failure(str(error), files))
-            if not isinstance(error, WorkerError):
-                raise  # a fault of the program
-            raise LoadFailed(model, version, str(error)) from error
+            files = await self._files_stamp(key)
+            opened = await self._open_version(key, directory, files)
+        finally:
+            slow.cancel()
         # From here to the next await, requests go to the old one or to the new one, and none to neither.
         self._open[key] = opened
         self._models.add(opened.served)
@@ -225,6 +222,17 @@ class RepositoryControl:
         _logger.info("loaded %s", directory, extra={"model": model, "version": version, "took_ms": took_ms})
         if before is not None:
             await self._close(before)
+
+    async def _open_version(self, key: VersionKey, directory: VersionDirectory, files: FilesStamp) -> OpenVersion:
+        try:
+            self._check_room(key)
+            return await self._opener.open(directory)
+        except Exception as error:
+            reason = _reason(error)
+            self._fail(key, Failure(reason, files))
+            if not isinstance(error, WorkerError):
+                raise  # a fault of the program
+            raise LoadFailed(*key, reason) from error
 
     async def _unload(self, model: str, version: str) -> None:
         key = (model, version)
@@ -271,7 +279,8 @@ class RepositoryControl:
             self._metrics.ready.set(model, version, value=0)
             self._index.note_state(key, UNAVAILABLE)
         self._metrics.note_load(model, loaded=False)
-        _logger.error("version not loaded: %s", failure.reason, extra={"model": model, "version": version})
+        told = {"model": model, "version": version}
+        _logger.error("%s@%s was not loaded: %s", model, version, failure.reason, extra=told)
 
     def _selected(self, model: str) -> list[str]:
         return self._holds.select(self._policy, model, self._index.published.get(model, []))
@@ -286,6 +295,16 @@ class RepositoryControl:
         model, version = key
         directory = VersionDirectory(model, version, self._repository / model / version)
         return await run_on_daemon_thread(partial(files_stamp, directory), "stat")
+
+
+def _tell_slow(directory: VersionDirectory) -> None:
+    told = {"model": directory.model, "version": directory.version}
+    _logger.warning("still loading %s after %g s; other loads wait", directory, STILL_LOADING_S, extra=told)
+
+
+def _reason(error: Exception) -> str:
+    """Say why a load failed, beside the name of its version."""
+    return error.problem if isinstance(error, ModelMismatch | ExecutionFailed) else str(error)
 
 
 def _key(opened: OpenVersion) -> VersionKey:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from model_workers.repository import FileStamp, Published
+from model_workers.repository import Published
+from model_workers.version_files import FileStamp
 from model_workers.version_policy import version_order
 
 READY: Final = "READY"

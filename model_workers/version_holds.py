@@ -41,15 +41,24 @@ class VersionHolds:
     def select(self, policy: VersionPolicy, model: str, versions: Sequence[str]) -> list[str]:
         """Choose among a model's versions, in natural order."""
         chosen = {version for version in versions if (model, version) in self._in}
-        if model not in self._models_out and (model in self._models_in or policy.covers(model)):
-            free = [version for version in versions if (model, version) not in self._out]
-            chosen |= set(policy.select(model, free))
+        if self._at_large(policy, model):
+            chosen |= set(policy.select(model, self._free(model, versions)))
         return sorted(chosen, key=version_order)
+
+    def stand_ins(self, policy: VersionPolicy, model: str, versions: Sequence[str]) -> list[str]:
+        """List what may serve where nothing of what is selected can, highest first."""
+        return policy.stand_ins(model, self._free(model, versions)) if self._at_large(policy, model) else []
 
     def forget_versions_not_in(self, published: Mapping[str, Sequence[str]]) -> None:
         """Forget versions that are gone from models that are there, so that nothing grows with what once was."""
         self._in = {held for held in self._in if _may_be_there(published, *held)}
         self._out = {held for held in self._out if _may_be_there(published, *held)}
+
+    def _at_large(self, policy: VersionPolicy, model: str) -> bool:
+        return model not in self._models_out and (model in self._models_in or policy.covers(model))
+
+    def _free(self, model: str, versions: Sequence[str]) -> list[str]:
+        return [version for version in versions if (model, version) not in self._out]
 
 
 def _may_be_there(published: Mapping[str, Sequence[str]], model: str, version: str) -> bool:

@@ -39,10 +39,24 @@ class VersionPolicy:
     def select(self, model: str, versions: Iterable[str]) -> list[str]:
         """Choose among a model's versions, in natural order. A model that is not covered is chosen from at large."""
         in_order = sorted(versions, key=version_order)
-        named = {version for name, version in self.models if name == model}
+        named = self._versions_named(model)
         at_large = in_order if self.latest is None else in_order[-self.latest :]
         chosen = named | set(at_large) if None in named or not named else named
         return [version for version in in_order if version in chosen]
+
+    def stand_ins(self, model: str, versions: Iterable[str]) -> list[str]:
+        """List what may serve where nothing of what is selected can: the versions below the latest, highest first.
+
+        None for a model of which only versions are named: another one is not what was asked for.
+        """
+        named = self._versions_named(model)
+        if self.latest is None or (named and None not in named):
+            return []
+        below = sorted(versions, key=version_order)[: -self.latest]
+        return [version for version in reversed(below) if version not in named]
+
+    def _versions_named(self, model: str) -> set[str | None]:
+        return {version for name, version in self.models if name == model}
 
 
 def read_policy(names: Sequence[str], latest: int | None) -> VersionPolicy:

@@ -16,6 +16,7 @@ from contracts.manifest import Manifest
 from model_workers.errors import InputRefused, RepositoryError, RequestTooLarge
 from model_workers.request_rows import RowReader, Rows
 from model_workers.runtimes.protocol import Arrays
+from model_workers.version_files import read_file
 
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
 REQUESTS_MAX: Final = 1_024
@@ -54,12 +55,9 @@ def tiled(requests: Sequence[WarmUpRequest], rows: int) -> Arrays:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(FILE_BYTES_MAX + 1)
+        _, data = read_file(path, FILE_BYTES_MAX)
     except OSError as error:
         raise RepositoryError(path, f"the warm-up requests cannot be read: {error.strerror}") from error
-    if len(data) > FILE_BYTES_MAX:
-        raise RepositoryError(path, f"more than {FILE_BYTES_MAX} bytes of warm-up requests are not read")
     return data
 
 

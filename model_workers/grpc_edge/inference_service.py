@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from model_workers.edge import SERVER_NAME
-from model_workers.errors import NotReady
+from model_workers.errors import NotReady, UnknownModel
 from model_workers.grpc_edge.calls import Answer
 from model_workers.grpc_edge.inference import read_request, write_response
 from model_workers.grpc_edge.messages import MessageClass
@@ -46,12 +46,12 @@ class InferenceService:
         return self._classes["ServerReadyResponse"](ready=self._models.accepting)
 
     async def model_ready(self, message: Any, _context: Any) -> Any:
-        """Say whether a version answers. Raises UnknownModel."""
+        """Say whether a version answers; one that is unknown does not, as Triton has it."""
         try:
             self._models.version(message.name, message.version or None)
-        except NotReady:
+        except (NotReady, UnknownModel):
             return self._classes["ModelReadyResponse"](ready=False)
-        return self._classes["ModelReadyResponse"](ready=self._models.accepting)
+        return self._classes["ModelReadyResponse"](ready=not self._models.draining)
 
     async def server_metadata(self, _message: Any, _context: Any) -> Any:
         """Tell name, release and extensions."""

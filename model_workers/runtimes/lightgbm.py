@@ -24,6 +24,7 @@ from model_workers.errors import ModelMismatch
 from model_workers.runtimes.lightgbm_text import LightGbmTextError, check_text
 from model_workers.runtimes.parameters import read_parameters
 from model_workers.runtimes.protocol import Arrays
+from model_workers.version_files import read_artifact
 
 THREADS_MAX = 64
 
@@ -160,12 +161,11 @@ def load(directory: Path, manifest: Manifest) -> LightGbmModel:
         raise _mismatch(
             manifest, f"input {entry.name!r} is {entry.dtype}; a LightGBM model takes FP32 or FP64, categories as codes"
         )
-    artifact = directory / manifest.artifact.file
-    text = artifact.read_bytes()
+    text = read_artifact(directory, manifest)
     try:
         check_text(text)
     except LightGbmTextError as error:
-        raise _mismatch(manifest, f"{artifact.name}: {error}") from error
+        raise _mismatch(manifest, f"{manifest.artifact.file}: {error}") from error
     dtype = np.dtype(np.float64 if entry.dtype == "FP64" else np.float32)
     model = LightGbmModel(text, dtype=dtype, parameters=parameters)
     if entry.shape[1] != model.columns:

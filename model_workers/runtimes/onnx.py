@@ -11,6 +11,7 @@ from contracts.manifest import Input, Manifest, Output
 from model_workers.errors import ModelMismatch
 from model_workers.runtimes.parameters import read_parameters
 from model_workers.runtimes.protocol import Arrays
+from model_workers.version_files import read_artifact
 
 THREADS_MAX = 64
 PROBLEM_LENGTH_MAX: Final = 900
@@ -87,7 +88,7 @@ def load(directory: Path, manifest: Manifest) -> OnnxModel:
     options.intra_op_num_threads = parameters.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = LOG_SEVERITY_FATAL
-    session = _session((directory / manifest.artifact.file).read_bytes(), options, parameters, manifest)
+    session = _session(read_artifact(directory, manifest), options, parameters, manifest)
     _check_inputs(manifest, session.get_inputs())
     _check_outputs(manifest, {node.name: node.type for node in session.get_outputs()})
     return OnnxModel(session)

@@ -15,7 +15,13 @@ from contracts.manifest import FILE_NAME, decode_manifest, sha256_of
 from tests.unit.model_workers.admin_port import AdminPort
 from tests.unit.model_workers.constant_models import constant_artifact, publish_constant
 from tests.unit.model_workers.published_models import onnx_manifest, publish, publish_lightgbm_classifier
-from tests.unit.model_workers.running_worker import free_port, running_worker, start_worker, wait_until
+from tests.unit.model_workers.running_worker import (
+    HUGE_ARTIFACT_BYTES,
+    free_port,
+    running_worker,
+    start_worker,
+    wait_until,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -107,6 +113,18 @@ def delete_the_artifact(folder):
     return "the artifact cannot be read"
 
 
+def put_a_pipe_in_its_place(folder):
+    delete_the_artifact(folder)
+    os.mkfifo(folder / "model.onnx")
+    return "model.onnx: is no regular file"
+
+
+def put_an_endless_device_in_its_place(folder):
+    delete_the_artifact(folder)
+    (folder / "model.onnx").symlink_to("/dev/zero")
+    return "model.onnx: is no regular file"
+
+
 def break_the_manifest(folder):
     (folder / FILE_NAME).write_text("{")
     return FILE_NAME
@@ -123,7 +141,11 @@ def publish_over(folder, artifact):
     publish(folder.parent.parent, artifact, onnx_manifest(folder.parent.name, folder.name, 2))
 
 
-@pytest.mark.parametrize("damage", [truncate, forge_the_hash, delete_the_artifact, break_the_manifest, bring_no_model])
+NO_FILES = [put_a_pipe_in_its_place, put_an_endless_device_in_its_place]
+DAMAGES = [truncate, forge_the_hash, delete_the_artifact, break_the_manifest, *NO_FILES]
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, bring_no_model])
 def test_a_damaged_version_is_refused_with_the_reason_and_what_serves_serves_on(tmp_path, admin, damage):
     publish_constant(tmp_path, "churn", 1)
     with running_worker(tmp_path, tmp_path / "log", "--latest", "1", *admin.flags) as worker:
@@ -136,7 +158,7 @@ def test_a_damaged_version_is_refused_with_the_reason_and_what_serves_serves_on(
         assert answer_of(worker, 1) == [1]
 
 
-@pytest.mark.parametrize("damage", [truncate, forge_the_hash, delete_the_artifact, break_the_manifest])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_version_whose_files_are_damaged_under_the_worker_serves_on_as_it_was_loaded(tmp_path, admin, damage):
     folder = publish_constant(tmp_path, "churn", 1)
     with running_worker(tmp_path, tmp_path / "log", *admin.flags) as worker:
@@ -158,6 +180,30 @@ def test_a_version_that_was_replaced_under_the_worker_answers_as_before_until_it
         assert answer_of(worker, 1) == [1]
         admin.done("load", "churn", "1")
         assert answer_of(worker, 1) == [7]
+
+
+@pytest.mark.parametrize("damage", NO_FILES)
+def test_an_artifact_that_is_no_file_does_not_hold_up_the_loads_after_it(tmp_path, admin, damage):
+    publish_constant(tmp_path, "churn", 1)
+    with running_worker(tmp_path, tmp_path / "log", *admin.flags) as worker:
+        damage(publish_constant(tmp_path, "churn", 2))
+        assert admin.operate("load", "churn", "2")[0] == 400
+        publish_constant(tmp_path, "churn", 3)
+        admin.done("load", "churn", "3")
+        assert admin.states() == {"churn@1": "READY", "churn@2": "UNAVAILABLE", "churn@3": "READY"}
+        assert answer_of(worker, 3) == [3]
+
+
+def test_a_link_that_leads_to_itself_takes_no_model_off_the_index_nor_from_what_can_be_loaded(tmp_path, admin):
+    publish_constant(tmp_path, "churn", 1)
+    with running_worker(tmp_path, tmp_path / "log", *admin.flags) as worker:
+        (tmp_path / "fs").mkdir()
+        for link in (tmp_path / "fs" / "8", tmp_path / "churn" / "8"):
+            link.symlink_to("8")
+        publish_constant(tmp_path, "churn", 2)
+        admin.done("load", "churn")
+        assert admin.states() == {"churn@1": "READY", "churn@2": "READY"}
+        assert worker.log.read_text().count("fs/8 was passed over") == 1
 
 
 def test_polling_follows_what_is_published_and_withdrawn(tmp_path):
@@ -198,13 +244,11 @@ def test_with_polling_a_model_that_is_named_may_be_published_later(tmp_path):
         assert worker.stop() == 0
 
 
-def test_a_worker_stops_in_the_middle_of_a_load_that_never_ends_and_says_so_to_who_asked(tmp_path, admin):
+def test_a_worker_stops_in_the_middle_of_a_load_that_takes_long_and_says_so_to_who_asked(tmp_path, admin):
     publish_constant(tmp_path, "churn", 1)
     with running_worker(tmp_path, tmp_path / "log", "--shutdown-grace-s", "0", *admin.flags) as worker:
-        # A named pipe for an artifact: its hash is never done.
-        artifact = publish_constant(tmp_path, "churn", 2) / "model.onnx"
-        artifact.unlink()
-        os.mkfifo(artifact)
+        # An artifact as large as can be, all hole: its hash is not done for long.
+        os.truncate(publish_constant(tmp_path, "churn", 2) / "model.onnx", HUGE_ARTIFACT_BYTES)
         with ThreadPoolExecutor(1) as other:
             asked = other.submit(admin.operate, "load", "churn")
             wait_until(lambda: admin.states()["churn@2"] == "LOADING", 20)

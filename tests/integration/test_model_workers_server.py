@@ -18,7 +18,14 @@ from tests.unit.model_workers.published_models import (
     publish_lightgbm_multiclass,
     publish_onnx_classifier,
 )
-from tests.unit.model_workers.running_worker import ROOT, binary_request, running_worker, start_worker, wait_until
+from tests.unit.model_workers.running_worker import (
+    HUGE_ARTIFACT_BYTES,
+    ROOT,
+    binary_request,
+    running_worker,
+    start_worker,
+    wait_until,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -171,6 +178,29 @@ def test_a_damaged_artifact_is_refused_and_the_other_versions_serve(tmp_path):
     assert "the manifest says" in told[0]
 
 
+def test_a_worker_that_starts_beside_links_that_lead_nowhere_serves_all_models_and_tells_of_each_once(tmp_path):
+    publish_onnx_classifier(tmp_path)
+    links = [tmp_path / "fs", tmp_path / "diagnosis" / "8"]
+    for link in links:
+        link.symlink_to(link.name)
+    with running_worker(tmp_path, tmp_path / "log", "--poll-s", "0.05") as worker:
+        assert json.loads(worker.ask("GET", "/v2/models/diagnosis")[2])["versions"] == ["1"]
+    told = [line["message"] for line in worker.log_lines() if line["level"] == "warning"]
+    assert sorted(told) == sorted(
+        f"{link} was passed over: it cannot be looked into: Too many levels of symbolic links" for link in links
+    )
+
+
+def test_a_worker_that_starts_beside_a_damaged_newest_version_serves_the_one_below(tmp_path):
+    publish_onnx_classifier(tmp_path, version="1")
+    publish(tmp_path, b"not a model", lightgbm_manifest("diagnosis", "2", 3))
+    with running_worker(tmp_path, tmp_path / "log", "--latest", "1") as worker:
+        assert json.loads(worker.ask("GET", "/v2/models/diagnosis")[2])["versions"] == ["1"]
+    told = [(line["level"], line["message"]) for line in worker.log_lines()]
+    assert ("warning", "diagnosis@1 stands in: no selected version of it could be loaded") in told
+    assert [message for level, message in told if level == "error" and "diagnosis@2 was not loaded: " in message]
+
+
 def test_a_worker_that_can_load_nothing_says_why_and_exits_with_1(tmp_path):
     publish(tmp_path, b"not a model", lightgbm_manifest("broken", "1", 3))
     worker = start_worker(tmp_path, tmp_path / "log")
@@ -215,17 +245,16 @@ def test_bad_usage_is_told_by_a_real_process_with_exit_code_2():
 
 
 def test_a_worker_that_loads_is_alive_and_not_ready_and_still_stops_when_told(tmp_path):
-    # A named pipe for an artifact: its hash is never done, so that the worker stays in the middle of its load.
+    # An artifact as large as can be, all hole: it is hashed for so long that the worker stays in the midst of its load.
     publish_lightgbm_classifier(tmp_path)
-    artifact = tmp_path / "diagnosis" / "2" / "model.txt"
-    artifact.unlink()
-    os.mkfifo(artifact)
+    os.truncate(tmp_path / "diagnosis" / "2" / "model.txt", HUGE_ARTIFACT_BYTES)
     worker = start_worker(tmp_path, tmp_path / "log")
     try:
         wait_until(lambda: answers(worker, "/v2/health/live"))
         assert worker.ask("GET", "/v2/health/ready")[0] == 503
-        status, _, body = worker.ask("POST", "/v2/models/diagnosis/infer", b"{}")
-        assert (status, b"it is loading" in body) == (503, True)
+        # It is alive before it has looked at the repository.
+        wait_until(lambda: worker.ask("POST", "/v2/models/diagnosis/infer", b"{}")[0] == 503)
+        assert b"it is loading" in worker.ask("POST", "/v2/models/diagnosis/infer", b"{}")[2]
         assert worker.stop() == 0
     finally:
         worker.process.kill()

@@ -1,5 +1,7 @@
 """Published models, trained once a session."""
 
+import os
+
 import pytest
 
 from tests.unit.model_workers.published_models import (
@@ -8,6 +10,26 @@ from tests.unit.model_workers.published_models import (
     publish_lightgbm_regression,
     publish_onnx_classifier,
 )
+
+
+@pytest.fixture
+def growing(monkeypatch):
+    """Return what makes a file one byte longer, once, after its size was taken and before it is read."""
+
+    def let_grow(path):
+        fstat, inode = os.fstat, path.stat().st_ino
+
+        def grow(descriptor):
+            status = fstat(descriptor)
+            if status.st_ino == inode:
+                monkeypatch.setattr(os, "fstat", fstat)
+                with path.open("ab") as file:
+                    file.write(b".")
+            return status
+
+        monkeypatch.setattr(os, "fstat", grow)
+
+    return let_grow
 
 
 @pytest.fixture(scope="session")

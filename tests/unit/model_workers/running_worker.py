@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[3]
 START_S_MAX = 60
 STOP_S_MAX = 30
 ANSWER_S_MAX = 10
+HUGE_ARTIFACT_BYTES = 8 * 1024**3
+"""The most that is loaded. It is hashed for seconds, in which a test has a worker in the middle of a load."""
 
 
 class WorkerProcess:

@@ -90,7 +90,7 @@ def test_a_load_is_an_empty_object_and_the_version_answers(tmp_path, path, body)
 
 def test_a_load_that_fails_is_a_400_that_says_why(tmp_path):
     (answer,), bench, _ = ask_all(tmp_path, ("POST", "/v2/repository/models/churn/versions/1/load"))
-    assert answer == (400, {"error": "churn@1 was not loaded: churn@1: it is damaged"})
+    assert answer == (400, {"error": "churn@1 was not loaded: it is damaged"})
     assert bench.served == ["churn@2"]
 
 

@@ -1,4 +1,6 @@
+import errno
 import logging
+import os
 import socket
 
 import pytest
@@ -47,6 +49,20 @@ def test_a_missing_repository_is_bad_usage(capsys, tmp_path):
     code, said = refused(capsys, "--repository", str(tmp_path / "nowhere"))
     assert code == 2
     assert "is not a directory; give --repository" in said
+
+
+@pytest.mark.parametrize("polling", [(), ("--poll-s", "1")])
+def test_a_repository_that_is_there_and_cannot_be_listed_is_one_line_without_usage(
+    capsys, small_repository, monkeypatch, polling
+):
+    def denied(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(SystemExit) as leaving:
+        main(["--repository", small_repository, *polling])
+    said = f"sekisho-worker: error: {small_repository}: cannot be listed: Permission denied\n"
+    assert (leaving.value.code, capsys.readouterr().err) == (1, said)
 
 
 def test_an_unknown_model_is_bad_usage(capsys, small_repository):

@@ -348,6 +348,18 @@ def test_full_queue_expired_budget_and_shutdown_are_told_apart():
     assert b'sekisho_worker_requests_total{model="m",version="1"} 2.0' in after.body
 
 
+def test_a_version_that_answers_is_ready_while_others_of_the_worker_still_load():
+    async def scenario():
+        bench = WorkerBench()
+        bench.serve("1")
+        bench.models.ready = False
+        bench.models.expect("m", "2")
+        paths = ("/health/ready", "/models/m/ready", "/models/m/versions/1/ready", "/models/m/versions/2/ready")
+        return [(await bench.ask("GET", f"/v2{path}")).status for path in paths]
+
+    assert asyncio.run(scenario()) == [503, 200, 200, 503]
+
+
 def test_readiness_follows_loading_and_draining():
     async def scenario():
         bench = WorkerBench()
@@ -484,7 +496,8 @@ def test_a_model_called_stats_answers_on_every_path_but_the_one_of_all_statistic
 
 
 def test_every_error_that_a_request_can_meet_has_a_status():
-    while_loading_only = {errors.WorkerError, errors.ArtifactMismatch, errors.ModelMismatch, errors.RuntimeMissing}
+    of_artifacts = {errors.ArtifactMismatch, errors.FileChanged}
+    while_loading_only = {errors.WorkerError, errors.ModelMismatch, errors.RuntimeMissing, *of_artifacts}
     told = {error for error in STATUS_AND_REASON_BY_ERROR if issubclass(error, errors.WorkerError)}
     every = {e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, errors.WorkerError)}
     assert told == every - while_loading_only

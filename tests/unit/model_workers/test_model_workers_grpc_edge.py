@@ -119,9 +119,25 @@ def test_statistics_count_the_rows_and_executions_of_each_version():
     assert [each.version for each in every.model_stats] == ["2", "10"]
 
 
-@pytest.mark.parametrize("method", ["ModelMetadata", "ModelReady", "ModelStatistics"])
+@pytest.mark.parametrize("method", ["ModelMetadata", "ModelStatistics"])
 def test_an_unknown_model_is_not_found(method):
     assert refusal(method, named(method, "other")) == ("NOT_FOUND", "other is not served here; served: m@2, m@10")
+
+
+@pytest.mark.parametrize(("name", "version"), [("other", ""), ("other", "1"), ("m", "3"), ("", "")])
+def test_a_model_or_version_that_is_unknown_is_not_ready_as_over_triton(name, version):
+    assert ask("ModelReady", named("ModelReady", name, version)).ready is False
+
+
+def test_a_version_that_answers_is_ready_while_others_of_the_worker_still_load():
+    async def scenario(caller, bench):
+        bench.models.ready = False
+        bench.models.expect("m", "3")
+        versions = ("2", "3")
+        models = [(await caller.call("ModelReady", named("ModelReady", "m", version))).ready for version in versions]
+        return [(await caller.call("ServerReady")).ready, *models]
+
+    assert talk(scenario) == [False, True, False]
 
 
 def test_full_queue_expired_budget_and_shutdown_are_told_apart_and_counted():

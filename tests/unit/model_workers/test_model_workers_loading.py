@@ -39,7 +39,7 @@ def test_a_file_that_is_replaced_between_its_hash_and_its_opening_refuses_the_ve
         other.rename(directory / file)
 
     use_runtime(monkeypatch, runtime, replace)
-    with pytest.raises(ArtifactMismatch, match="was changed while it was being loaded"):
+    with pytest.raises(ArtifactMismatch, match="changed while it was read"):
         load(publish(tmp_path, b"artifact", onnx_manifest("churn", "1", 2)))
     assert runtime.closed
 

@@ -1,11 +1,21 @@
+import errno
+import os
 import re
 
 import pytest
 
-from contracts.manifest import FILE_NAME
+from contracts.manifest import FILE_NAME, MANIFEST_BYTES_MAX
 from model_workers import repository
-from model_workers.errors import ArtifactMismatch, RepositoryError
-from model_workers.repository import VersionDirectory, files_stamp, read_version, refuse_changed, scan, select_versions
+from model_workers.errors import ArtifactMismatch, RepositoryError, RepositoryUnreadable
+from model_workers.repository import (
+    Listing,
+    VersionDirectory,
+    files_stamp,
+    read_version,
+    refuse_changed,
+    scan,
+    select_versions,
+)
 from model_workers.version_policy import ModelNameError, version_order
 from tests.unit.model_workers.published_models import onnx_manifest, publish
 
@@ -94,8 +104,25 @@ def test_a_manifest_that_names_another_folder_is_refused(small_repository):
 def test_a_manifest_that_is_no_json_is_refused_by_its_path(small_repository):
     (directory,) = select_versions(small_repository, ["diagnosis"])
     (directory.path / FILE_NAME).write_text("{")
-    with pytest.raises(RepositoryError, match=r"manifest\.json"):
+    with pytest.raises(RepositoryError) as refusal:
         read_version(directory)
+    assert str(refusal.value).startswith(f"{directory.path / FILE_NAME}: no valid manifest: ")
+    assert str(refusal.value).count(FILE_NAME) == 1
+
+
+def test_a_manifest_beyond_the_limit_is_told_by_the_limit(small_repository):
+    (directory,) = select_versions(small_repository, ["diagnosis"])
+    os.truncate(directory.path / FILE_NAME, MANIFEST_BYTES_MAX + 1)
+    with pytest.raises(RepositoryError, match=r"manifest\.json: has more than 4194304 bytes"):
+        read_version(directory)
+
+
+def test_an_artifact_that_grows_while_it_is_hashed_is_refused(small_repository, growing):
+    (directory,) = select_versions(small_repository, ["diagnosis"])
+    growing(directory.path / "model.onnx")
+    with pytest.raises(ArtifactMismatch, match="changed while it was read") as refusal:
+        read_version(directory)
+    assert refusal.value.found is None
 
 
 @pytest.mark.parametrize(
@@ -114,7 +141,61 @@ def test_latest_selects_the_highest_versions_of_each_model(small_repository):
 def test_a_scan_lists_versions_in_natural_order_and_passes_over_what_is_none(small_repository):
     (small_repository / "churn" / ".draft-11").mkdir()
     (small_repository / "churn" / "12").mkdir()
-    assert scan(small_repository) == {"churn": ["9", "10"], "diagnosis": ["1"]}
+    assert scan(small_repository).published == {"churn": ["9", "10"], "diagnosis": ["1"]}
+
+
+def loop(path):
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("name", ["fs", "fs/8", "churn/8"])
+def test_a_link_that_leads_to_itself_is_passed_over_by_its_name_and_the_others_are_listed(small_repository, name):
+    (small_repository / name).parent.mkdir(exist_ok=True)
+    loop(small_repository / name)
+    listing = scan(small_repository)
+    assert listing.published == {"churn": ["9", "10"], "diagnosis": ["1"]}
+    model, _, version = name.partition("/")
+    ((key, problem),) = listing.unreadable.items()
+    assert (key, "Too many levels of symbolic links" in problem) == ((model, version or None), True)
+
+
+def test_a_manifest_that_is_a_link_to_itself_is_none(small_repository):
+    (small_repository / "churn" / "8").mkdir()
+    loop(small_repository / "churn" / "8" / FILE_NAME)
+    assert scan(small_repository).published["churn"] == ["9", "10"]
+
+
+def deny(monkeypatch, folder):
+    """Let the listing of a folder fail, also for a user whom no permission stops."""
+    scandir = os.scandir
+
+    def denied(path):
+        if path == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+
+
+def test_a_model_whose_folder_cannot_be_listed_is_passed_over_and_the_others_are_listed(small_repository, monkeypatch):
+    deny(monkeypatch, small_repository / "churn")
+    listing = scan(small_repository)
+    assert listing.published == {"diagnosis": ["1"]}
+    assert listing.unreadable == {("churn", None): "cannot be looked into: Permission denied"}
+    with pytest.raises(RepositoryError, match=r"/churn: cannot be looked into: Permission denied"):
+        select_versions(small_repository, ["churn@9"])
+
+
+def test_a_repository_whose_own_folder_cannot_be_listed_is_an_error(small_repository, monkeypatch):
+    deny(monkeypatch, small_repository)
+    with pytest.raises(RepositoryUnreadable, match="cannot be listed: Permission denied"):
+        scan(small_repository)
+
+
+def test_what_cannot_be_looked_into_now_is_as_it_was_last_seen():
+    before = {"churn": ["9", "10"], "fraud": ["1"], "gone": ["1"]}
+    listing = Listing({"churn": ["10", "11"]}, {("churn", "9"): "", ("fraud", None): "", ("new", "1"): ""})
+    assert listing.with_last_seen(before) == {"churn": ["9", "10", "11"], "fraud": ["1"]}
 
 
 def test_a_scan_of_more_folders_than_a_repository_has_is_refused(small_repository, monkeypatch):
@@ -132,7 +213,7 @@ def test_a_file_that_is_replaced_after_it_was_read_is_told_although_its_bytes_ar
     other = path.with_name(".other")
     other.write_bytes(path.read_bytes())
     other.rename(path)
-    with pytest.raises(ArtifactMismatch, match="was changed while it was being loaded") as refusal:
+    with pytest.raises(ArtifactMismatch, match="changed while it was read") as refusal:
         refuse_changed(published)
     assert refusal.value.path == path
 

@@ -3,8 +3,16 @@ import asyncio
 import pytest
 
 from model_workers import repository_control
-from model_workers.errors import LoadFailed, OperationsFull, RepositoryError, ShuttingDown, UnknownModel
-from model_workers.repository_control import OPERATIONS_WAITING_MAX
+from model_workers.errors import (
+    ExecutionFailed,
+    LoadFailed,
+    NotReady,
+    OperationsFull,
+    RepositoryError,
+    ShuttingDown,
+    UnknownModel,
+)
+from model_workers.operations import OPERATIONS_WAITING_MAX
 from tests.unit.model_workers.repository_bench import RepositoryBench, until
 
 
@@ -61,7 +69,7 @@ def test_a_damaged_new_version_leaves_the_old_one_in_place_and_is_tried_again_on
         await bench.control.apply_policy()
         assert bench.served == ["churn@1"]
         assert bench.states == {"churn@1": "READY", "churn@2": "UNAVAILABLE"}
-        assert bench.reason("churn@2") == "churn@2: it is damaged"
+        assert bench.reason("churn@2") == "it is damaged"
         assert bench.events.count("opening churn@2") == 1
         bench.mend("churn@2")
         await bench.control.apply_policy()
@@ -76,7 +84,7 @@ def test_an_explicit_load_tries_again_what_failed_and_tells_why_it_fails(tmp_pat
         bench.publish("churn@1", "churn@2")
         bench.damage("churn@2")
         await bench.control.apply_policy()
-        with pytest.raises(LoadFailed, match=r"churn@2 was not loaded: churn@2: it is damaged"):
+        with pytest.raises(LoadFailed, match=r"^churn@2 was not loaded: it is damaged"):
             await bench.control.load("churn")
         assert bench.events.count("opening churn@2") == 2
         assert bench.served == ["churn@1"]
@@ -206,7 +214,7 @@ def test_where_a_load_anew_fails_the_old_one_serves_on_and_the_index_tells_why(t
             await bench.control.load("churn", "1")
         assert bench.models.version("churn", "1") is first
         assert bench.states == {"churn@1": "READY"}
-        assert bench.reason("churn@1") == "churn@1: it is damaged"
+        assert bench.reason("churn@1") == "it is damaged"
         assert 'sekisho_worker_ready{model="churn",version="1"} 1.0' in bench.exposition()
 
     run(scenario, tmp_path)
@@ -374,3 +382,99 @@ def test_no_more_versions_are_served_than_the_limit_and_the_one_too_many_says_so
         await bench.control.load("churn", "1")
 
     run(scenario, tmp_path)
+
+
+def test_why_a_version_is_not_ready_names_it_once(tmp_path):
+    async def scenario(bench):
+        bench.publish("churn@1", "churn@2")
+        bench.damage("churn@1")
+        bench.faults["churn@2"] = ExecutionFailed("churn", "2", 1, "too wide")
+        await bench.control.apply_policy()
+        for version, said in (("1", "it is damaged"), ("2", "failed on 1 row: too wide")):
+            with pytest.raises(NotReady) as refusal:
+                bench.models.version("churn", version)
+            assert str(refusal.value) == f"churn@{version} is not ready: {said}"
+
+    run(scenario, tmp_path)
+
+
+def test_a_load_that_goes_on_for_long_is_told(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(repository_control, "STILL_LOADING_S", 0.001)
+
+    async def scenario(bench):
+        bench.publish("churn@1")
+        bench.may_open.clear()
+        loading = asyncio.create_task(bench.control.load("churn"))
+        await until(lambda: "still loading churn@1" in caplog.text)
+        bench.may_open.set()
+        await loading
+        assert bench.served == ["churn@1"]
+
+    run(scenario, tmp_path)
+
+
+def test_a_folder_that_cannot_be_looked_into_takes_nothing_away_and_is_told_once(tmp_path, caplog):
+    async def scenario(bench):
+        bench.publish("churn@1", "churn@2")
+        (tmp_path / "churn" / "8").symlink_to("8")
+        (tmp_path / "fs").symlink_to("fs")
+        await bench.control.apply_policy()
+        await bench.control.apply_policy()
+        assert bench.models.versions_of("churn") == ["1", "2"]
+        for name in ("churn/8", "fs"):
+            assert caplog.text.count(f"{tmp_path / name} was passed over") == 1
+
+    run(scenario, tmp_path)
+
+
+def test_a_served_version_whose_folder_cannot_be_looked_into_any_more_serves_on(tmp_path):
+    async def scenario(bench):
+        bench.publish("churn@1", "churn@2")
+        await bench.control.apply_policy()
+        bench.withdraw("churn@2")
+        (tmp_path / "churn" / "2").symlink_to("2")
+        await bench.control.apply_policy()
+        assert bench.models.versions_of("churn") == ["2"]
+
+    run(scenario, tmp_path, latest=1)
+
+
+def test_where_no_selected_version_can_be_loaded_the_next_lower_one_that_can_stands_in_until_one_can(tmp_path, caplog):
+    async def scenario(bench):
+        bench.publish("churn@1", "churn@2", "churn@3")
+        bench.damage("churn@2")
+        bench.damage("churn@3")
+        await bench.control.apply_policy()
+        await bench.control.apply_policy()
+        assert bench.events == ["opening churn@3", "opening churn@2", "opening churn@1"]
+        assert bench.states == {"churn@1": "READY", "churn@2": "UNAVAILABLE", "churn@3": "UNAVAILABLE"}
+        assert bench.reason("churn@3") == "it is damaged"
+        assert [r.levelname for r in caplog.records if "churn@1 stands in" in r.getMessage()] == ["WARNING"]
+        bench.mend("churn@3")
+        await bench.control.apply_policy()
+        assert bench.states == {"churn@1": "UNAVAILABLE", "churn@2": "UNAVAILABLE", "churn@3": "READY"}
+
+    run(scenario, tmp_path, latest=1)
+
+
+def test_an_explicit_load_of_a_model_whose_newest_version_is_damaged_fails_and_a_lower_one_stands_in(tmp_path):
+    async def scenario(bench):
+        bench.publish("churn@1", "churn@2")
+        bench.damage("churn@2")
+        with pytest.raises(LoadFailed):
+            await bench.control.load("churn")
+        assert bench.models.versions_of("churn") == ["1"]
+
+    run(scenario, tmp_path, latest=1)
+
+
+def test_nothing_stands_in_for_a_version_that_was_named_nor_what_was_unloaded(tmp_path):
+    async def scenario(bench):
+        bench.publish("churn@1", "churn@2", "fraud@1", "fraud@2")
+        bench.damage("churn@2")
+        bench.damage("fraud@2")
+        await bench.control.unload("fraud", "1")
+        await bench.control.apply_policy()
+        assert not [*bench.models]
+
+    run(scenario, tmp_path, "churn@2", "fraud", latest=1)

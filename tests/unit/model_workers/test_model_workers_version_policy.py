@@ -87,3 +87,27 @@ def test_holds_of_versions_that_are_gone_from_a_model_are_forgotten_but_not_thos
     holds.forget_versions_not_in({"churn": ["10"]})
     assert holds.select(VersionPolicy(), "churn", ["9", "10"]) == ["9", "10"]
     assert holds.select(VersionPolicy(), "fraud", ["1", "2"]) == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("names", "latest", "expected"),
+    [
+        ((), 1, ["10", "9", "v2"]),
+        ((), 2, ["9", "v2"]),
+        ((), 9, []),
+        ((), None, []),
+        (["churn"], 1, ["10", "9", "v2"]),
+        (["churn@9"], 1, []),
+        (["churn", "churn@10"], 1, ["9", "v2"]),
+    ],
+)
+def test_what_lies_below_the_latest_may_stand_in_highest_first_but_never_for_a_named_version(names, latest, expected):
+    assert read_policy(names, latest).stand_ins("churn", VERSIONS) == expected
+
+
+def test_what_was_unloaded_does_not_stand_in():
+    holds, policy = VersionHolds(), VersionPolicy(latest=1)
+    holds.unload("churn", "10")
+    assert holds.stand_ins(policy, "churn", VERSIONS) == ["9", "v2"]
+    holds.unload("churn", None)
+    assert holds.stand_ins(policy, "churn", VERSIONS) == []

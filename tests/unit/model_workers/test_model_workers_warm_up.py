@@ -116,5 +116,5 @@ def test_a_missing_file_is_refused_by_its_path(tmp_path):
 
 def test_a_file_beyond_the_limit_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(warm_up_requests, "FILE_BYTES_MAX", 10)
-    with pytest.raises(RepositoryError, match="more than 10 bytes"):
+    with pytest.raises(RepositoryError, match="has more than 10 bytes"):
         read(tmp_path, request((1, 2)))

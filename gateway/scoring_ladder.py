@@ -6,7 +6,6 @@ from typing import Any, Final
 from gateway.dispatch.batch_dispatcher import Scores
 from gateway.errors import (
     FeaturesUnavailable,
-    GatewayError,
     ModelNotReady,
     Overloaded,
     WorkerRefused,
@@ -56,11 +55,13 @@ class ScoringLadder:
         """
         try:
             return await self._by_version(model, version, source, expires_at)
-        except STEP_DOWN_ON as error:
-            if exactly:
+        except STEP_DOWN_ON as fault:
+            # Only its code goes further: a frame that held the exception would be held by its traceback in turn, and
+            # a storm of such garbage stops the process for the collector when it can least afford it.
+            scored = None if exactly else await self._step_down(model, version, source, expires_at, fault.code)
+            if scored is None:
                 raise
-            fault = error
-        return await self._step_down(model, version, source, expires_at, fault)
+            return scored
 
     async def _by_version(self, model: ServedModel, version: str, source: RowSource, expires_at: float) -> Scored:
         served = model.versions.get(version)
@@ -84,8 +85,8 @@ class ScoringLadder:
         )
 
     async def _step_down(
-        self, model: ServedModel, version: str, source: RowSource, expires_at: float, fault: GatewayError
-    ) -> Scored:
+        self, model: ServedModel, version: str, source: RowSource, expires_at: float, fault_code: str
+    ) -> Scored | None:
         champion = model.route.fallback.version or model.route.default_version
         if champion != version:
             try:
@@ -94,12 +95,12 @@ class ScoringLadder:
                 pass  # the last rung, below; the caller is told of the first fault
             else:
                 scored.degraded = (VARIANT_FALLBACK, *scored.degraded)
-                scored.error_code = fault.code
+                scored.error_code = fault_code
                 return scored
         value = model.route.fallback.value
         if value is None:
-            raise fault
+            return None
         # Before any version was planned nobody knows the outputs' names; one value then stands without one.
         by_name = model.static_outputs or (value if isinstance(value, dict) else {"value": value})
         outputs = [[v] * source.count for v in by_name.values()]
-        return Scored(None, None, tuple(by_name), outputs, True, (STATIC_SCORE,), fault.code, 0, 0)
+        return Scored(None, None, tuple(by_name), outputs, True, (STATIC_SCORE,), fault_code, 0, 0)

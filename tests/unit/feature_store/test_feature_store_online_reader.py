@@ -1,4 +1,5 @@
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -200,3 +201,22 @@ def test_closing_fails_what_was_gathered_and_not_yet_sent():
 def test_a_reader_that_was_not_started_says_so():
     with pytest.raises(RuntimeError, match="start"):
         OnlineReader(HeldConnection()).fetch([b"a"])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_fetch_leaves_nothing_behind_for_the_collector(fails):
+    async def scene(reader: OnlineReader, connection: HeldConnection) -> None:
+        gc.collect()
+        gc.disable()
+        for n in range(10):
+            fetched = [reader.fetch([b"a", b"%d" % n]), reader.fetch([b"a"])]
+            await turn()
+            connection.fail("away") if fails else connection.answer()
+            await asyncio.gather(*fetched, return_exceptions=True)
+        del fetched
+        await turn()
+        found = gc.collect()
+        gc.enable()
+        assert found == 0
+
+    played(scene)

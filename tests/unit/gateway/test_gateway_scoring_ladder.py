@@ -1,3 +1,5 @@
+import contextlib
+import gc
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,3 +155,20 @@ async def test_a_version_that_is_not_planned_steps_down():
     two.planned = None
     scored = await score(model_of(Version(1), two), "2")
     assert (scored.outputs, scored.error_code) == ([[1, 1]], "model_not_ready")
+
+
+@in_loop
+async def test_a_version_that_is_asked_for_by_name_has_no_stand_in():
+    with pytest.raises(WorkerUnavailable):
+        await score(model_of(Version(1), Version(2, WorkerUnavailable("x")), value=0.5), "2", exactly=True)
+
+
+@pytest.mark.parametrize("fallback", [{}, {"value": 0.5}])
+@in_loop
+async def test_a_fault_leaves_nothing_behind_for_the_collector(fallback):
+    model = model_of(Version(1, WorkerRefused("y")), Version(2, WorkerUnavailable("x")), **fallback)
+    gc.collect()
+    for _ in range(10):
+        with contextlib.suppress(WorkerUnavailable):
+            await score(model, "2")
+    assert gc.collect() == 0

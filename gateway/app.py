@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
@@ -47,6 +48,10 @@ KEEP_ALIVE_S: Final = 75
 
 DRAIN_TIMEOUT_S: Final = 15
 """How long a request in flight may hold the stop up; far above any model's deadline. The log is closed after it."""
+
+SWITCH_INTERVAL_S: Final = 0.000_5
+"""How long the log's thread may keep the event loop waiting for the interpreter; Python's own 5 ms is a request's whole
+time."""
 
 GC_THRESHOLD: Final = 100_000
 """Allocations between two collections of the youngest generation, once everything made at start-up is frozen."""
@@ -112,6 +117,7 @@ async def serve(settings: Settings) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 50, 100)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     logger.info(
         "serving", extra={"port": settings.port, "admin_port": settings.admin_port, "models": list(routes.models)}
     )

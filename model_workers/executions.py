@@ -9,10 +9,11 @@ from typing import Any, Final
 Work = Callable[[], Any]
 Done = Callable[[Any], None]
 
-INLINE_US_MAX: Final = 200
+INLINE_US_MAX: Final = 500
 """Executions expected to take at most this long run on the event loop. Handing one to a thread and its outcome back
-costs 20 to 60 µs in wake-ups and waits for the interpreter's lock (docs/open-inference-protocol.md has the
-measurement); a lone row of a tree model takes 10. Nobody waits longer for the loop than for a few requests to parse."""
+costs 20 to 60 µs in wake-ups when the loop is idle, and far more in waits for the interpreter's lock when it is busy
+(docs/open-inference-protocol.md has the measurement); a lone row of a tree model takes 10. Nobody waits longer for the
+loop than for some tens of requests to parse."""
 
 
 class Executions:

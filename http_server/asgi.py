@@ -11,18 +11,36 @@ logger = logging.getLogger(__name__)
 
 AsgiApplication = Callable[[Any, Any, Any], Awaitable[None]]
 
-_running: set[asyncio.Task[None]] = set()
+
+class AsgiBridge:
+    """Answers exchanges by `application`, whose parts are gathered into one.
+
+    fault: writes header lines and body of the answer where the application fails.
+    """
+
+    def __init__(self, application: AsgiApplication, fault: Callable[[], tuple[bytes, bytes]]) -> None:
+        self._application, self._fault = application, fault
+        self._running: set[asyncio.Task[None]] = set()
+
+    def serve(self, exchange: Exchange) -> None:
+        """Begin to answer."""
+        task = asyncio.get_running_loop().create_task(self._serve(exchange))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _serve(self, exchange: Exchange) -> None:
+        try:
+            status, head, body = await answer_of(self._application, exchange)
+        except Exception:
+            logger.exception("a request failed", extra={"path": exchange.path[:200]})
+            status, (head, body) = 500, self._fault()
+        exchange.respond(status, head, body)
 
 
-def serve_asgi(application: AsgiApplication, exchange: Exchange, refusal: tuple[bytes, bytes]) -> None:
-    """Answer by an ASGI application, whose parts are gathered into one. refusal: head and body where it fails."""
-    task = asyncio.get_running_loop().create_task(_serve(application, exchange, refusal))
-    _running.add(task)
-    task.add_done_callback(_running.discard)
-
-
-async def _serve(application: AsgiApplication, exchange: Exchange, refusal: tuple[bytes, bytes]) -> None:
-    status, head, parts = 0, b"", []
+async def answer_of(application: AsgiApplication, exchange: Exchange) -> tuple[int, bytes, bytes]:
+    """Ask an application. Returns status, header lines and body."""
+    status, head = 0, b""
+    parts: list[bytes] = []
     received = False
 
     async def receive() -> MutableMapping[str, Any]:
@@ -54,10 +72,5 @@ async def _serve(application: AsgiApplication, exchange: Exchange, refusal: tupl
         "client": None,
         "server": None,
     }
-    try:
-        await application(scope, receive, send)
-    except Exception:
-        logger.exception("a request failed", extra={"path": exchange.path[:200]})
-        status, (head, body) = 500, refusal
-        parts = [body]
-    exchange.respond(status, head, b"".join(parts))
+    await application(scope, receive, send)
+    return status, head, b"".join(parts)

@@ -7,7 +7,6 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from model_workers.version_policy import LATEST_MAX, ModelNameError, VersionPoli
 from settings import CommandLine
 from settings.command_line import port_number, seconds, whole_number
 from settings.ports import PortTaken, listen
+from settings.release import release
 from telemetry.logs import FORMATS, LEVELS, configure_logging
 
 THREADS_MAX = 64
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         body_bytes_max=given.body_bytes_max,
         threads=given.threads,
         shutdown_grace_s=given.shutdown_grace_s,
-        release=_release(),
+        release=release(),
         grpc=_grpc_address(parser, given.host, given.grpc_port, "--grpc-port"),
         grpc_admin=_grpc_address(parser, given.admin_host, given.grpc_admin_port, "--grpc-admin-port"),
     )
@@ -216,13 +216,6 @@ def _monotonic_us() -> int:
 
 def _wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _release() -> str:
-    try:
-        return version("sekisho")
-    except PackageNotFoundError:  # run from a source tree
-        return "0+source"
 
 
 if __name__ == "__main__":

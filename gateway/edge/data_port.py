@@ -12,7 +12,7 @@ from gateway.edge.predict_route import PredictRoute
 from gateway.errors import BodyTooLarge, GatewayError, MalformedRequest, Overloaded, TooSlow
 from gateway.routes_file import BODY_BYTES_DEFAULT
 from gateway.served_models import ServedModel
-from http_server.asgi import AsgiApplication, serve_asgi
+from http_server.asgi import AsgiApplication, AsgiBridge
 from http_server.exchange import Exchange, Header
 
 ERROR_BY_STATUS: Final[dict[int, type[GatewayError]]] = {
@@ -37,14 +37,13 @@ class DataPort:
         rest: AsgiApplication,
         new_id: Callable[[], str],
     ) -> None:
-        self._predict, self._inference, self._outcomes, self._rest = predict, inference, outcomes, rest
-        self._new_id = new_id
+        self._predict, self._inference, self._outcomes = predict, inference, outcomes
+        self._rest, self._new_id = AsgiBridge(rest, self._fault), new_id
         # The usual spelling of a path is found as it stands on the wire; any other is decoded and looked at.
         self._model_by_target = {
             f"{predict_route.PREFIX}{name}{predict_route.SUFFIX}".encode(): model for name, model in models.items()
         }
         self._create_task = asyncio.get_running_loop().create_task
-        self._running: set[asyncio.Task[None]] = set()
 
     def body_bytes_max(self, target: bytes) -> int:
         """Return the limit of the model's route, or of what else is there."""
@@ -70,8 +69,7 @@ class DataPort:
         elif path == outcomes_route.PATH:
             self._outcomes.answer(exchange)
         else:
-            body = problem.document(500, "internal_error", "the gateway failed; its log says why", self._new_id())
-            serve_asgi(self._rest, exchange, (b"content-type: application/problem+json\r\n", body))
+            self._rest.serve(exchange)
 
     def refusal(self, status: int, detail: str, target: bytes, headers: list[Header]) -> tuple[bytes, bytes]:
         """Write the answer to what never became a request, in the form of the port's part that it was meant for."""
@@ -81,4 +79,9 @@ class DataPort:
             head = problem.head_lines(request_id, b"application/json")
             return head, inference_route.error_document(detail)
         body = problem.document(status, error.code, detail, request_id)
+        return problem.head_lines(request_id, problem.CONTENT_TYPE), body
+
+    def _fault(self) -> tuple[bytes, bytes]:
+        request_id = self._new_id()
+        body = problem.document(500, "internal_error", "the gateway failed; its log says why", request_id)
         return problem.head_lines(request_id, problem.CONTENT_TYPE), body

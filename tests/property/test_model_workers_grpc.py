@@ -23,10 +23,11 @@ from model_workers.grpc_edge.wire_bounds import UNSCANNED_BYTES_MAX, check_growt
 
 CLASSES = inference_messages()
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
-PARAMETERS = st.dictionaries(
-    st.sampled_from(["timeout", "priority", "unit", "a"]),
-    st.one_of(st.booleans(), st.integers(-(1 << 63), (1 << 63) - 1), st.text(st.characters(codec="utf-8"), max_size=9)),
+ANY = st.one_of(
+    st.booleans(), st.integers(-(1 << 63), (1 << 63) - 1), st.text(st.characters(codec="utf-8"), max_size=9)
 )
+WHOLE = st.integers(0, (1 << 63) - 1)
+PARAMETERS = st.fixed_dictionaries({}, optional={"timeout": WHOLE, "priority": WHOLE, "unit": ANY, "a": ANY})
 
 
 @st.composite

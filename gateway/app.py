@@ -98,7 +98,7 @@ async def serve(settings: Settings) -> None:
     predict = PredictRoute(catalogue.models, predictor, features, metrics, new_id, monotonic)
     inference = InferenceRoute(catalogue.models, predictor, metrics, new_id, monotonic, release())
     outcomes = OutcomesRoute(log, metrics, new_id, wall_us)
-    port = DataPort(catalogue.models, predict, inference, outcomes, data_api(catalogue, new_id), new_id)
+    port = DataPort(catalogue.models, predict, inference, outcomes, data_api(catalogue, new_id), metrics, new_id)
     data = HttpServer(port, Limits(keep_alive_s=KEEP_ALIVE_S), lambda: wall_us() / 1e6)
     admin = QuietServer(
         _server_config(admin_api(catalogue, admission, log, metrics, registry, lambda: data.draining, new_id))

@@ -12,6 +12,14 @@ STATUS_LINES: Final = {
 }
 
 
+def path_of(target: bytes) -> str:
+    """Return a target without its query, percent-decoded but for slashes: one of those divides no names."""
+    path = target.partition(b"?")[0].decode("latin-1")
+    if "%" not in path:
+        return path
+    return unquote(path.replace("%2F", "%252F").replace("%2f", "%252f"))
+
+
 class Exchange:
     """A request that has been read whole. `respond` is called exactly once, now or later, on the event loop.
 
@@ -38,11 +46,8 @@ class Exchange:
 
     @property
     def path(self) -> str:
-        """The target without its query, percent-decoded but for slashes: one of those divides no names."""
-        path = self.target.partition(b"?")[0].decode("latin-1")
-        if "%" not in path:
-            return path
-        return unquote(path.replace("%2F", "%252F").replace("%2f", "%252f"))
+        """The target as `path_of` reads it."""
+        return path_of(self.target)
 
     @property
     def query(self) -> bytes:

@@ -37,7 +37,7 @@ GC_GENERATION_0_THRESHOLD: Final = 50_000
 
 SWITCH_INTERVAL_S: Final = 0.000_5
 """How long the event loop and a thread that runs a model may make each other wait for the interpreter. With Python's
-own 5 ms a batch that is done lies until then: at 64 connections 0.5 ms gave 15 to 25 % more requests a second."""
+own 5 ms a batch that is done lies until then. docs/adr/0009 has what it and the bound of inline executions gave."""
 
 _logger = logging.getLogger(__name__)
 

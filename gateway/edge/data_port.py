@@ -10,10 +10,11 @@ from gateway.edge.inference_route import InferenceRoute
 from gateway.edge.outcomes_route import OutcomesRoute
 from gateway.edge.predict_route import PredictRoute
 from gateway.errors import BodyTooLarge, GatewayError, MalformedRequest, Overloaded, TooSlow
+from gateway.metrics import GatewayMetrics
 from gateway.routes_file import BODY_BYTES_DEFAULT
 from gateway.served_models import ServedModel
 from http_server.asgi import AsgiApplication, AsgiBridge
-from http_server.exchange import Exchange, Header
+from http_server.exchange import Exchange, Header, path_of
 
 ERROR_BY_STATUS: Final[dict[int, type[GatewayError]]] = {
     400: MalformedRequest,
@@ -35,10 +36,11 @@ class DataPort:
         inference: InferenceRoute,
         outcomes: OutcomesRoute,
         rest: AsgiApplication,
+        metrics: GatewayMetrics,
         new_id: Callable[[], str],
     ) -> None:
         self._predict, self._inference, self._outcomes = predict, inference, outcomes
-        self._rest, self._new_id = AsgiBridge(rest, self._fault), new_id
+        self._rest, self._metrics, self._new_id = AsgiBridge(rest, self._fault), metrics, new_id
         # The usual spelling of a path is found as it stands on the wire; any other is decoded and looked at.
         self._model_by_target = {
             f"{predict_route.PREFIX}{name}{predict_route.SUFFIX}".encode(): model for name, model in models.items()
@@ -49,7 +51,7 @@ class DataPort:
         """Return the limit of the model's route, or of what else is there."""
         model = self._model_by_target.get(target)
         if model is None:
-            path = target.partition(b"?")[0].decode("latin-1")
+            path = path_of(target)
             if path == outcomes_route.PATH:
                 return outcomes_route.BODY_BYTES_MAX
             model = self._predict.model_at(path) if self._predict.serves(path) else self._inference.model_at(path)
@@ -73,13 +75,14 @@ class DataPort:
 
     def refusal(self, status: int, detail: str, target: bytes, headers: list[Header]) -> tuple[bytes, bytes]:
         """Write the answer to what never became a request, in the form of the port's part that it was meant for."""
-        error = ERROR_BY_STATUS[status](detail)
+        code = ERROR_BY_STATUS[status].code
+        self._metrics.errors.add(code)
         request_id = request_id_of(dict(headers), self._new_id)
-        if self._inference.serves(target.partition(b"?")[0].decode("latin-1")):
-            head = problem.head_lines(request_id, b"application/json")
-            return head, inference_route.error_document(detail)
-        body = problem.document(status, error.code, detail, request_id)
-        return problem.head_lines(request_id, problem.CONTENT_TYPE), body
+        retry = [(b"retry-after", b"%d" % problem.RETRY_AFTER_S)] if status == 503 else None
+        if self._inference.serves(path_of(target)):
+            return problem.head_lines(request_id, b"application/json", retry), inference_route.error_document(detail)
+        body = problem.document(status, code, detail, request_id)
+        return problem.head_lines(request_id, problem.CONTENT_TYPE, retry), body
 
     def _fault(self) -> tuple[bytes, bytes]:
         request_id = self._new_id()

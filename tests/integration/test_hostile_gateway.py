@@ -8,7 +8,7 @@ import pytest
 from tests.integration.gateway_client import Client, Reply, exchange_raw, until
 from tests.integration.gateway_models import ITEMS, USERS, ranking_scores
 from tests.integration.gateway_stack import Stack, lines_of_errors
-from tests.integration.hostile_http import HOSTILE_NAMES, first_status, hostile_bytes, statuses
+from tests.integration.hostile_http import HOSTILE_NAMES, REPLY_TIMEOUT_S, first_status, hostile_bytes, statuses
 from tests.integration.hostile_inference import HOSTILE_BODIES, HostileBody, request
 from tests.integration.steady_client import Held, SteadyClient, infer_basket
 
@@ -22,6 +22,9 @@ LARGE_BODY_BYTES_MAX = 1 << 20
 
 HOSTILE_BYTES = hostile_bytes(PREDICT, GOOD)
 REFUSALS = {400, 413, 415, 422}
+
+ENDLESS_PARTS = 1_000
+"""Of 60 KB: far more than anything may read on."""
 
 DESCRIPTORS_SLACK, MEMORY_SLACK_MB = 3, 32.0
 
@@ -107,6 +110,26 @@ def test_bytes_that_are_no_http_are_refused_or_cut_off_on_either_port(system, cl
     for port in (system.gateway.port, system.gateway.admin_port):
         status = first_status(port, *HOSTILE_BYTES[claim])
         assert status is None or 400 <= status < 500
+
+
+@pytest.mark.parametrize("endless", [b"x: " + b"a" * 65_000, b"a: b\r\n" * 10_000], ids=["trailer", "trailers"])
+def test_trailers_without_end_are_cut_off_on_either_port(system, endless):
+    chunked = b"POST /v1/nothing HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
+    for port in (system.gateway.port, system.gateway.admin_port):
+        with socket.create_connection(("127.0.0.1", port), timeout=REPLY_TIMEOUT_S) as connection:
+            connection.sendall(chunked)
+            with pytest.raises(ConnectionError):
+                connection.sendall(endless * ENDLESS_PARTS)
+
+
+def test_an_encoded_path_has_the_limits_of_the_route_that_it_names(system):
+    body = b'{"entities":{"user":"u1"}}'.ljust(BASKET_BODY_BYTES_MAX + 1)
+    for path in ("/v1/models/basket:predict", "/v1/models/bask%65t:predict", "/v2/models/bask%65t/infer"):
+        with Client(system.gateway.port) as client:
+            assert client.post(path, body).status == 413
+    counted = re.search(r'sekisho_errors_total\{code="body_too_large"\} (\S+)', system.gateway.metrics())
+    assert counted is not None
+    assert float(counted[1]) >= 3
 
 
 DATA_PATHS = [

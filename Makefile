@@ -59,6 +59,10 @@ conformance: $(INSTALLED) ## the protocol's checks on any server: URL=http://hos
 bench: $(INSTALLED) ## Sekisho beside the yardstick and the baselines, in one run
 	$(RUN)/python -m loadtests.bench $(ARGS)
 
+.PHONY: soak
+soak: $(INSTALLED) ## ten minutes of steady load: memory, latency, every answer and every row of the log
+	$(RUN)/python -m loadtests.soak $(ARGS)
+
 bench-worker: $(INSTALLED) $(PEERS_INSTALLED) ## a worker beside MLServer, in one run
 	$(RUN)/python -m loadtests.worker_bench $(ARGS)
 

@@ -23,12 +23,13 @@ class Answer(msgspec.Struct):
 class AnswerCheck:
     """Checks answers against offline values, and that a unit keeps its version.
 
-    expected: version -> (users,) offline value of each user.
-    users: request -> the users (indices) whose predictions it asks for, in order; the first is the unit of the split.
+    expected: version -> (rows,) offline value of each row.
+    rows: request -> the rows whose predictions it asks for, in order; the first stands for the unit of the split.
+    noun: what a row is called in a problem, before its number.
     """
 
-    def __init__(self, expected: Mapping[str, Sequence[float]], users: Sequence[Sequence[int]]) -> None:
-        self._expected, self._users = expected, users
+    def __init__(self, expected: Mapping[str, Sequence[float]], rows: Sequence[Sequence[int]], noun: str = "u") -> None:
+        self._expected, self._rows, self._noun = expected, rows, noun
         self._decode = msgspec.json.Decoder(Answer).decode
         self._version_of: dict[int, str] = {}
 
@@ -40,30 +41,29 @@ class AnswerCheck:
             answer = self._decode(response.body)
         except msgspec.MsgspecError as error:
             return f"not a prediction: {error}"
-        users = self._users[request]
+        rows = self._rows[request]
         expected = self._expected.get(answer.version)
         if expected is None:
             return f"unknown version {answer.version!r}"
         if answer.degraded:
             return f"degraded: {', '.join(answer.degraded)}"
-        if self._version_of.setdefault(users[0], answer.version) != answer.version:
-            return f"u{users[0]}: version {answer.version} after version {self._version_of[users[0]]}"
-        return _wrong_value(answer, users, expected)
+        if (before := self._version_of.setdefault(rows[0], answer.version)) != answer.version:
+            return f"{self._noun}{rows[0]}: version {answer.version} after version {before}"
+        return self._wrong_value(answer, rows, expected)
 
     def units_by_version(self) -> dict[str, int]:
         """How many distinct units each version answered."""
         served = list(self._version_of.values())
         return {version: served.count(version) for version in sorted(set(served))}
 
-
-def _wrong_value(answer: Answer, users: Sequence[int], expected: Sequence[float]) -> str | None:
-    if len(answer.predictions) != len(users):
-        return f"{len(answer.predictions)} predictions for {len(users)} instances"
-    for user, got in zip(users, answer.predictions, strict=True):
-        # Written so that a NaN is wrong too.
-        if not abs(got - expected[user]) <= TOLERANCE:
-            return f"u{user}: {got} from version {answer.version}, offline {expected[user]}"
-    return None
+    def _wrong_value(self, answer: Answer, rows: Sequence[int], expected: Sequence[float]) -> str | None:
+        if len(answer.predictions) != len(rows):
+            return f"{len(answer.predictions)} predictions for {len(rows)} instances"
+        for row, got in zip(rows, answer.predictions, strict=True):
+            # Written so that a NaN is wrong too.
+            if not abs(got - expected[row]) <= TOLERANCE:
+                return f"{self._noun}{row}: {got} from version {answer.version}, offline {expected[row]}"
+        return None
 
 
 class StatusCheck:

@@ -2,12 +2,16 @@
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 
 import numpy as np
 
-ARRIVALS_MAX = 10_000_000
+ARRIVALS_MAX = 1_000_000_000
 """The longest schedule: rate times seconds."""
+
+PIECE_S = 0.25
+"""A schedule is made in pieces of this length: a long one takes no memory, and making one holds up nothing."""
 
 _CLOCK_MONOTONIC = 1
 _TFD_NONBLOCK = os.O_NONBLOCK
@@ -16,8 +20,8 @@ _TFD_TIMER_ABSTIME = 1
 _NS = 1_000_000_000
 
 
-def poisson_arrivals_ns(rate_per_s: float, seconds: float, seed: int) -> list[int]:
-    """Arrival times in ns after the start, ascending, all before `seconds`: a Poisson process of that rate.
+def poisson_arrivals_ns(rate_per_s: float, seconds: float, seed: int) -> Iterator[list[int]]:
+    """Arrival times in ns after the start, ascending, all before `seconds`, in pieces: a Poisson process of that rate.
 
     Independent callers arrive like this; a metronome would never make two requests meet.
     Raises ValueError where rate or duration is not positive, or the schedule longer than ARRIVALS_MAX.
@@ -25,10 +29,17 @@ def poisson_arrivals_ns(rate_per_s: float, seconds: float, seed: int) -> list[in
     if rate_per_s <= 0 or seconds <= 0 or rate_per_s * seconds > ARRIVALS_MAX:
         raise ValueError(f"{rate_per_s:g} arrivals a second for {seconds:g} s: at least 1, at most {ARRIVALS_MAX:,}")
     rng = np.random.default_rng(seed)
+    edges_s = np.append(np.arange(0, seconds, PIECE_S), seconds)
     # Given their number, the arrivals of a Poisson process are uniform and independent (Ross, Stochastic Processes,
-    # theorem 2.3.1); fixing the number at its mean makes every round offer exactly the stated rate.
-    times_ns = np.sort(rng.uniform(0, seconds, round(rate_per_s * seconds))) * _NS
-    return [int(time_ns) for time_ns in times_ns]
+    # theorem 2.3.1), and so the numbers in the pieces are multinomial; fixing the whole number at its mean makes every
+    # round offer exactly the stated rate.
+    counts = rng.multinomial(round(rate_per_s * seconds), np.diff(edges_s) / seconds)
+    return (_piece_ns(rng, *edge_s, count) for edge_s, count in zip(pairwise(edges_s.tolist()), counts, strict=True))
+
+
+def _piece_ns(rng: np.random.Generator, from_s: float, until_s: float, count: int) -> list[int]:
+    times_ns: list[int] = (np.sort(rng.uniform(from_s, until_s, count)) * _NS).astype(np.int64).tolist()
+    return times_ns
 
 
 class _TimerSpec(ctypes.Structure):
@@ -69,22 +80,26 @@ class PreciseTimer:
 class Pacer:
     """Walks a schedule: calls `send(intended_ns)` for each arrival as its time comes.
 
-    `lags_ns` is how late each was handed over, which is the generator's own fault and not the server's.
+    pieces: ascending times in ns after start_ns. `late` is told how late each was handed over, in ns, which is the
+    generator's own fault and not the server's.
     """
 
-    def __init__(self, arrivals_ns: list[int], send: Callable[[int], None], now_ns: Callable[[], int]) -> None:
-        self._arrivals_ns, self._send, self._now_ns = arrivals_ns, send, now_ns
-        self._next = 0
-        self.lags_ns: list[int] = []
-
-    @property
-    def next_ns(self) -> int | None:
+    def __init__(
+        self,
+        pieces: Iterable[list[int]],
+        start_ns: int,
+        send: Callable[[int], None],
+        late: Callable[[int], None],
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._arrivals_ns = (start_ns + offset_ns for piece in pieces for offset_ns in piece)
+        self._send, self._late, self._now_ns = send, late, now_ns
+        self.next_ns = next(self._arrivals_ns, None)
         """When the next arrival is due; None after the last."""
-        return self._arrivals_ns[self._next] if self._next < len(self._arrivals_ns) else None
 
     def send_due(self) -> None:
         """Send everything that is due by now, in order."""
         while (due_ns := self.next_ns) is not None and due_ns <= (now_ns := self._now_ns()):
-            self._next += 1
-            self.lags_ns.append(now_ns - due_ns)
+            self._late(now_ns - due_ns)
             self._send(due_ns)
+            self.next_ns = next(self._arrivals_ns, None)

@@ -5,54 +5,41 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from loadtests.bar_chart import Bar, bar_chart
-from loadtests.bench_data import BenchData
-from loadtests.bench_models import make_bench_data
+from loadtests.bench_pages import markdown_report, readme_report
 from loadtests.bench_result import BenchResult, write_result
-from loadtests.cell import Cell
+from loadtests.bench_rounds import RoundPlan, run_rounds
+from loadtests.generator_process import GeneratorFailed
 from loadtests.goals import check_goals
-from loadtests.loads import BATCH, CLOSED_LOADS, SIXTEEN, SIXTY_FOUR, Load, half_capacity, open_load
+from loadtests.loads import SIXTY_FOUR, open_load
 from loadtests.machine import commit_of, describe_machine
-from loadtests.measure import GeneratorFailed, measure
-from loadtests.redis_server import RedisServer, RedisServerNotFound
-from loadtests.report import (
-    cost_rows,
-    goal_rows,
-    latency_rows,
-    markdown_report,
-    notes,
-    readme_report,
-    rich_table,
-    throughput_rows,
-    with_report,
-)
+from loadtests.ranking_report import ranking_rows
+from loadtests.redis_server import RedisServerNotFound
+from loadtests.report import cost_rows, goal_rows, latency_rows, notes, rich_table, throughput_rows, with_report
+from loadtests.scaling_report import scaling_caveat, scaling_rows
 from loadtests.stack_process import ProcessFailed
-from loadtests.stacks import PRODUCT, STACK_NAMES, YARDSTICK, RunningStacks, Stack, make_stacks
+from loadtests.stacks import PRODUCT, STACK_NAMES, YARDSTICK
 from loadtests.summary import Summary, find, summarise
 from settings import CommandLine
 from settings.command_line import VARIABLE_PREFIX, seconds, whole_number
 
-ROUNDS, ROUNDS_MAX = 3, 100
-SECONDS, SECONDS_MAX = 3.0, 600.0
+ROUNDS, ROUNDS_MAX = 5, 100
+SECONDS, SECONDS_MAX = 2.0, 600.0
 QUICK_ROUNDS, QUICK_SECONDS = 1, 1.0
 RATES_PER_S = (1_000,)
 RATE_PER_S_MAX = 100_000
-WARM_SECONDS = 1.0
-"""Before the first measured cell of a fresh stack: imports, pools and caches."""
-
 PROJECT = Path(__file__).resolve().parent.parent
 RESULTS = PROJECT / "loadtests" / "results"
 CHART = PROJECT / "docs" / "images" / "benchmark.svg"
 PAGE = PROJECT / "docs" / "performance.md"
 README = PROJECT / "README.md"
 INTERRUPTED = 130
+TABLE_WIDTH = 120
 
 _EPILOG = """\
 examples:
@@ -93,11 +80,13 @@ def main(arguments: list[str] | None = None) -> int:
     forget_settings()
     rounds = given.rounds or (QUICK_ROUNDS if given.quick else ROUNDS)
     cell_s = given.seconds or (QUICK_SECONDS if given.quick else SECONDS)
-    console = Console()
+    # Where nobody looks at a terminal, a table may be as wide as it is.
+    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     started_at = datetime.now(UTC)
     names = [name for name in STACK_NAMES if name in given.stacks]
     try:
-        cells = run_rounds(names, [open_load(rate) for rate in given.rates], rounds, cell_s, console)
+        plan = RoundPlan(names=names, open_loads=[open_load(rate) for rate in given.rates], cell_s=cell_s)
+        cells = run_rounds(plan, rounds, console)
     except (ProcessFailed, GeneratorFailed, RedisServerNotFound) as error:
         print(f"bench: error: {error}", file=sys.stderr)
         return 1
@@ -121,69 +110,6 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if show_errors(result.summaries, console) else 0
 
 
-def run_rounds(names: list[str], open_loads: list[Load], rounds: int, cell_s: float, console: Console) -> list[Cell]:
-    """Measure everything. Raises ProcessFailed, GeneratorFailed and RedisServerNotFound; no process outlives it."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    cells_a_round = len(names) * (len(CLOSED_LOADS) + len(open_loads)) + (2 if PRODUCT in names else 0)
-    with (
-        tempfile.TemporaryDirectory(prefix="sekisho-bench-") as directory,
-        Progress(*columns, console=console, transient=True) as progress,
-    ):
-        task = progress.add_task("training models", total=rounds * cells_a_round)
-        work = Path(directory)
-        data = make_bench_data(work / "data")
-        redis = RedisServer(work)
-        cells = []
-        try:
-            redis.wait_until_ready()
-            progress.update(task, description="loading features")
-            redis.load(data, work / "load.log")
-            for number in range(1, rounds + 1):
-                progress.update(task, description=f"round {number}: starting")
-                for cell in _round(number, names, open_loads, cell_s, data, redis, work / f"round-{number}"):
-                    cells.append(cell)
-                    progress.console.print(cell_line(cell), highlight=False)
-                    progress.update(task, advance=1, description=f"round {number} of {rounds}")
-        finally:
-            redis.process.stop()
-    return cells
-
-
-def _round(
-    number: int,
-    names: list[str],
-    open_loads: list[Load],
-    cell_s: float,
-    data: BenchData,
-    redis: RedisServer,
-    directory: Path,
-) -> Iterator[Cell]:
-    """One round: every stack fresh; load by load over all stacks, so that what is compared is seconds apart."""
-    directory.mkdir()
-    # Another stack begins each round, so that none always follows the same one.
-    shift = (number - 1) % len(names)
-    stacks = make_stacks(names[shift:] + names[:shift], data, redis.url, directory)
-    with RunningStacks(stacks, directory) as running:
-
-        def cell(stack: Stack, load: Load, measured_s: float = cell_s) -> Cell:
-            uses_redis = [] if stack.constant else [redis.process]
-            return measure(stack, load, number, measured_s, [*running.processes(stack), *uses_redis], data)
-
-        for stack in stacks:
-            cell(stack, SIXTEEN, WARM_SECONDS)
-        reached_per_s = 0.0
-        for load in (*CLOSED_LOADS, *open_loads):
-            for stack in stacks:
-                measured = cell(stack, load)
-                if (stack.name, load) == (PRODUCT, SIXTY_FOUR):
-                    reached_per_s = measured.result.rate_per_s
-                yield measured
-        for stack in stacks:
-            if stack.name == PRODUCT:
-                yield cell(stack, half_capacity(reached_per_s))
-                yield cell(stack, BATCH)
-
-
 def forget_settings() -> None:
     """Take `SEKISHO_*` variables out of the environment that programs under test inherit."""
     # What happens to be set for the programs under test would change what is measured.
@@ -191,25 +117,20 @@ def forget_settings() -> None:
         del os.environ[variable]
 
 
-def cell_line(cell: Cell) -> str:
-    """One cell, for the terminal."""
-    result = cell.result
-    errors = f"  [red]{sum(result.errors.values())} errors[/]" if result.errors else ""
-    return (
-        f"{cell.round}  {cell.stack:<21} {cell.load:<10} {result.rate_per_s:>9,.0f}/s  p50 {result.p50_ms:>8.2f} ms  "
-        f"p99 {result.p99_ms:>8.2f} ms{errors}"
-    )
-
-
 def _show(result: BenchResult, console: Console, *, with_goals: bool) -> None:
+    tables = {
+        "Closed loop": throughput_rows(result.summaries),
+        "Open loop, from the intended send time; batches": latency_rows(result.summaries),
+        "CPU time of a request in µs, by process; memory": cost_rows(result.summaries),
+        "Ranking 500 items for one user, in ms": ranking_rows(result.cells),
+        "Gateway processes, closed loop over 64 connections": scaling_rows(result.cells),
+    }
+    for title, rows in tables.items():
+        if rows[1]:
+            console.print()
+            console.print(rich_table(title, rows))
     console.print()
-    console.print(rich_table("Closed loop", throughput_rows(result.summaries)))
-    console.print()
-    console.print(rich_table("Open loop, from the intended send time; batches", latency_rows(result.summaries)))
-    console.print()
-    console.print(rich_table("CPU time of a request in µs, by process; memory", cost_rows(result.summaries)))
-    console.print()
-    for note in notes(result.summaries):
+    for note in [*scaling_caveat(result.cells, result.machine.cores), *notes(result.summaries)]:
         console.print(note)
     if with_goals:
         console.print()
@@ -255,7 +176,9 @@ def _chart(result: BenchResult) -> str:
 
 def _bar_text(summary: Summary) -> str:
     rate = f"{summary.rate_per_s.median:,.0f}"
-    return rate if summary.rate_ratio is None or summary.stack == YARDSTICK else f"{rate} ({summary.rate_ratio:.2f} x)"
+    if summary.rate_ratio is None or summary.stack == YARDSTICK:
+        return rate
+    return f"{rate} ({summary.rate_ratio.median:.2f} x)"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from loadtests.rank_data import RANK_MODEL, RANK_VERSION
+
 USERS = 10_000
 FEATURES = 50
 SEED = 20_260_101
@@ -45,14 +47,29 @@ class BenchData:
         return self.directory / "users.parquet"
 
     @property
+    def items_file(self) -> Path:
+        """Every item's features, for loading."""
+        return self.directory / "items.parquet"
+
+    @property
     def views_file(self) -> Path:
-        """The declaration of the feature view."""
+        """The declaration of both feature views."""
         return self.directory / "features.yaml"
 
     @property
     def expected_file(self) -> Path:
         """The offline values."""
         return self.directory / "expected.npy"
+
+    @property
+    def rank_file(self) -> Path:
+        """The ranking model, which is in no experiment."""
+        return self.repository / RANK_MODEL / RANK_VERSION / "model.onnx"
+
+    @property
+    def rank_expected_file(self) -> Path:
+        """(users, items) float64: the offline value of each pair of `ranked_items`."""
+        return self.directory / "rank-expected.npy"
 
     @property
     def experiments_file(self) -> Path:

@@ -5,10 +5,18 @@ from dataclasses import dataclass
 
 import msgspec
 
-from loadtests.cell import Cell
-from loadtests.loads import BATCH, BATCH_INSTANCES, HALF_CAPACITY, ONE, SIXTY_FOUR, open_load
+from loadtests.cell import Cell, cells_by_round
+from loadtests.loads import HALF_CAPACITY, ONE, RANK_BATCH, RANK_SINGLES, SCALING, SIXTY_FOUR, open_load
 from loadtests.percentiles import spread
-from loadtests.stacks import EMPTY_FASTAPI, FASTAPI_AIOHTTP, FASTAPI_HTTPX, FASTAPI_MONOLITH, PRODUCT, YARDSTICK
+from loadtests.stacks import (
+    EMPTY_FASTAPI,
+    FASTAPI_AIOHTTP,
+    FASTAPI_HTTPX,
+    FASTAPI_MONOLITH,
+    PRODUCT,
+    YARDSTICK,
+    scaled_name,
+)
 
 OPEN_LOOP = open_load(1_000).name
 P999_MS_MAX = 10.0
@@ -25,12 +33,17 @@ class Goal:
 
 
 class GoalResult(msgspec.Struct, frozen=True):
-    """`measured`: the median over the rounds; None where the cells that it needs were not run."""
+    """`measured`: the median over the rounds; None where the cells that it needs were not run.
+
+    `least` and `most` over the rounds; None as well in results of format 1, which did not keep them.
+    """
 
     text: str
     bound: float
     at_least: bool
     measured: float | None
+    least: float | None = None
+    most: float | None = None
 
     @property
     def reached(self) -> bool | None:
@@ -42,10 +55,8 @@ class GoalResult(msgspec.Struct, frozen=True):
 
 def check_goals(cells: list[Cell], goals: Sequence[Goal] | None = None) -> list[GoalResult]:
     """Compare each goal, within each round; those of the gateway where none are given."""
-    rounds: dict[int, dict[tuple[str, str], Cell]] = {}
-    for cell in cells:
-        rounds.setdefault(cell.round, {})[cell.stack, cell.load] = cell
-    return [_result(goal, list(rounds.values())) for goal in (GOALS if goals is None else goals)]
+    rounds = cells_by_round(cells)
+    return [_result(goal, rounds) for goal in (GOALS if goals is None else goals)]
 
 
 def _result(goal: Goal, rounds: list[dict[tuple[str, str], Cell]]) -> GoalResult:
@@ -55,7 +66,7 @@ def _result(goal: Goal, rounds: list[dict[tuple[str, str], Cell]]) -> GoalResult
             figures.append(goal.figure(cells))
         except KeyError:
             continue
-    return GoalResult(goal.text, goal.bound, goal.at_least, spread(figures).median if figures else None)
+    return GoalResult(goal.text, goal.bound, goal.at_least, *(spread(figures) if figures else (None, None, None)))
 
 
 def _throughput_against(stack: str) -> Callable[[dict[tuple[str, str], Cell]], float]:
@@ -83,11 +94,19 @@ def _tail_at_half(cells: dict[tuple[str, str], Cell]) -> float:
     return result.p99_ms / result.p50_ms
 
 
-def _batch_saving(cells: dict[tuple[str, str], Cell]) -> float:
-    batch = sum(cells[PRODUCT, BATCH.name].cpu_s_per_1000.values())
-    # Against requests at 64 connections, where one costs least.
-    singles = sum(cells[PRODUCT, SIXTY_FOUR.name].cpu_s_per_1000.values()) * BATCH_INSTANCES
+def _ranking_saving(cells: dict[tuple[str, str], Cell]) -> float:
+    batch = sum(cells[PRODUCT, RANK_BATCH.name].cpu_s_per_1000.values())
+    singles = sum(cells[PRODUCT, RANK_SINGLES.name].cpu_s_per_1000.values()) * RANK_BATCH.instances
     return singles / max(batch, 1e-9)
+
+
+def _second_process(cells: dict[tuple[str, str], Cell]) -> float:
+    return added_share(cells[scaled_name(2), SCALING.name], cells[PRODUCT, SCALING.name], 2)
+
+
+def added_share(cell: Cell, one: Cell, processes: int) -> float:
+    """What each gateway process after the first added, as a share of what the first reached in the same round."""
+    return (cell.result.rate_per_s / max(one.result.rate_per_s, 1e-9) - 1) / (processes - 1)
 
 
 GOALS = (
@@ -100,5 +119,6 @@ GOALS = (
     Goal("p99 at 1,000/s offered, x bare uvicorn", _open_loop_p99, 3, False),
     Goal("p99.9 at 1,000/s offered, ms", _open_loop_p999_ms, P999_MS_MAX, False),
     Goal("p99 at half of capacity, x its own p50", _tail_at_half, 5, False),
-    Goal(f"CPU of {BATCH_INSTANCES} requests, x one batch", _batch_saving, 50, True),
+    Goal(f"CPU of {RANK_BATCH.instances} requests, x one of {RANK_BATCH.instances} items", _ranking_saving, 50, True),
+    Goal("requests/s that a second gateway process adds, x one", _second_process, 0.8, True),
 )

@@ -9,6 +9,7 @@ import numpy as np
 
 from loadtests.answer_check import TOLERANCE
 from loadtests.http_connection import Response
+from loadtests.request_head import request_head
 
 INPUT = "features"
 _FLOAT = struct.Struct("<f")
@@ -22,8 +23,11 @@ class _Answer(msgspec.Struct):
     outputs: list[_Output]
 
 
-def infer_request(path: str, row: np.ndarray[Any, np.dtype[np.float32]], *, binary: bool) -> bytes:
-    """One whole HTTP request for a row. binary: the row as raw bytes, and the output asked for in the same form."""
+def infer_request(path: str, row: np.ndarray[Any, np.dtype[np.float32]], identity: bytes, *, binary: bool) -> bytes:
+    """One whole HTTP request for a row. identity: as in `request_head`.
+
+    binary: the row as raw bytes, and the output asked for in the same form.
+    """
     tensor: dict[str, Any] = {"name": INPUT, "datatype": "FP32", "shape": [1, len(row)]}
     if binary:
         tensor["parameters"] = {"binary_data_size": row.nbytes}
@@ -34,8 +38,7 @@ def infer_request(path: str, row: np.ndarray[Any, np.dtype[np.float32]], *, bina
         # As short as a float32 can be written, which is what clients send.
         tensor["data"] = [float(str(value)) for value in row]
         body, kind = msgspec.json.encode({"inputs": [tensor]}), "application/json"
-    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    return request_head(path, kind, len(body), identity) + body
 
 
 class InferCheck:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from loadtests.cell import RequestKind
+from loadtests.rank_data import RANK_ITEMS
+
 OPEN_LOOP_CONNECTIONS = 64
 BATCH_INSTANCES = 500
 WARMUP_S = 0.5
@@ -16,6 +19,7 @@ class Load:
     connections: int
     rate_per_s: float | None = None
     instances: int = 1
+    kind: RequestKind = "predict"
 
 
 ONE = Load(name="closed-1", connections=1)
@@ -24,7 +28,16 @@ SIXTY_FOUR = Load(name="closed-64", connections=64)
 CLOSED_LOADS = (ONE, SIXTEEN, SIXTY_FOUR)
 
 BATCH = Load(name=f"batch-{BATCH_INSTANCES}", connections=1, instances=BATCH_INSTANCES)
-"""One request of many instances at a time, which costs what ranking does."""
+"""One request of as many different users at a time: nothing in it is read once for several."""
+
+RANK_BATCH = Load(name=f"rank-{RANK_ITEMS}", connections=1, instances=RANK_ITEMS, kind="rank")
+"""One request at a time, of one user and many items: how ranking is done."""
+
+RANK_SINGLES = Load(name="rank-1", connections=64, kind="rank")
+"""The same pairs of user and item in the same order, a request each."""
+
+SCALING = Load(name="scaling-64", connections=64)
+"""Closed loop, on one and on more processes of the gateway, one right after the other."""
 
 HALF_CAPACITY = "open-half"
 

@@ -44,7 +44,7 @@ def _demo_problem(host: str) -> str | None:
     return None if answer.status_code == 200 else f"model {MODEL!r} answered {answer.status_code}: {answer.text[:200]}"
 
 
-events.init.add_listener(require_demo)
+events.init.add_listener(require_demo)  # type: ignore[no-untyped-call]  # locust's own is not annotated
 
 
 def answer_problem(answer: Any, instances: int) -> str | None:

@@ -38,12 +38,17 @@ def describe_machine() -> Machine:
     """Describe this machine."""
     return Machine(
         cpu=_cpu_model(),
-        cores=psutil.cpu_count() or 0,
+        cores=core_count(),
         memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
         kernel=platform.release().partition("-")[0],  # what follows is the name of somebody's build
         python=platform.python_version(),
         packages={name: found for name in _PACKAGES if (found := _package_version(name))},
     )
+
+
+def core_count() -> int:
+    """Cores of this machine."""
+    return psutil.cpu_count() or 1
 
 
 def commit_of(directory: Path) -> str:

@@ -1,59 +1,71 @@
 """Measures one cell: runs the generator against a stack, and reads what that cost each of its processes."""
 
-import subprocess
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-import msgspec
 import psutil
 
 from loadtests.bench_data import TREATMENT_BP, USERS, BenchData
-from loadtests.cell import Cell, CellResult, CellSpec
+from loadtests.cell import Cell, CellSpec
+from loadtests.generator_process import GeneratorProcess
 from loadtests.loads import WARMUP_S, Load
 from loadtests.stack_process import StackProcess
-from loadtests.stacks import PATH, Stack
-
-GENERATOR_EXTRA_S = 30.0
-"""What the generator may take beyond its cell, for starting, draining and summing up."""
-
-
-class GeneratorFailed(RuntimeError):
-    """The load generator ended without a result."""
-
-    def __init__(self, stack: str, load: str, problem: str) -> None:
-        super().__init__(f"{stack}, {load}: the load generator failed: {problem}")
-        self.stack, self.load, self.problem = stack, load, problem
+from loadtests.stacks import PATH, RANK_PATH, Stack
 
 
 def measure(
-    stack: Stack, load: Load, round_number: int, seconds: float, processes: list[StackProcess], data: BenchData
+    stack: Stack,
+    load: Load,
+    round_number: int,
+    seconds: float,
+    processes: list[StackProcess],
+    data: BenchData,
+    idle: Sequence[StackProcess] = (),
 ) -> Cell:
-    """Put one load on one stack. Raises GeneratorFailed, and ProcessFailed where a process of the stack ended."""
-    spec = CellSpec(
+    """Put one load on one stack. idle: what else runs of ours.
+
+    Raises GeneratorFailed, and ProcessFailed where a process ended.
+    """
+    spec = cell_spec(stack, load, round_number, seconds, data)
+    return measure_spec(stack.name, load.name, round_number, spec, processes, idle)
+
+
+def cell_spec(stack: Stack, load: Load, seed: int, seconds: float, data: BenchData) -> CellSpec:
+    """What the generator is told of a load on a stack."""
+    ranking = load.kind == "rank"
+    expected = data.rank_expected_file if ranking else data.expected_file
+    return CellSpec(
         port=stack.port,
-        path=PATH,
+        path=RANK_PATH if ranking else PATH,
         connections=load.connections,
         rate_per_s=load.rate_per_s,
         instances=load.instances,
         users=USERS,
         warmup_s=WARMUP_S,
         seconds=seconds,
-        seed=round_number,
-        expected_file=None if stack.constant else str(data.expected_file),
+        seed=seed,
+        expected_file=None if stack.constant else str(expected),
         treatment_share=TREATMENT_BP / 10_000,
+        kind=load.kind,
     )
-    return measure_spec(stack.name, load.name, round_number, spec, processes)
 
 
-def measure_spec(stack: str, load: str, round_number: int, spec: CellSpec, processes: list[StackProcess]) -> Cell:
+def measure_spec(
+    stack: str,
+    load: str,
+    round_number: int,
+    spec: CellSpec,
+    processes: list[StackProcess],
+    idle: Sequence[StackProcess] = (),
+) -> Cell:
     """Send what a specification says, and read what that cost `processes`. Raises as `measure`."""
-    before, busy_before_s, began_s = _by_role(processes, StackProcess.cpu_s), _machine_busy_s(), time.monotonic()
-    result = _generate(stack, load, spec)
+    before, began_s = _by_role(processes, StackProcess.cpu_s), time.monotonic()
+    others_before_s = _machine_busy_s() - _bystanders_s(idle)
+    result = GeneratorProcess(stack, load, spec).result()
     used = {role: after - before[role] for role, after in _by_role(processes, StackProcess.cpu_s).items()}
-    foreign_s = _machine_busy_s() - busy_before_s - sum(used.values()) - result.generator_cpu_s
+    others_s = _machine_busy_s() - _bystanders_s(idle) - others_before_s
+    foreign_s = others_s - sum(used.values()) - result.generator_cpu_s
     return Cell(
         stack=stack,
         load=load,
@@ -65,28 +77,15 @@ def measure_spec(stack: str, load: str, round_number: int, spec: CellSpec, proce
     )
 
 
-def _generate(stack: str, load: str, spec: CellSpec) -> CellResult:
-    # It ends by itself, so that nothing needs to end it should this process die.
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "loadtests.load_generator"],
-            input=msgspec.json.encode(spec),
-            capture_output=True,
-            timeout=spec.warmup_s + spec.seconds + GENERATOR_EXTRA_S,
-            cwd=Path(__file__).parent.parent,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise GeneratorFailed(stack, load, f"no end after {error.timeout:.0f} s") from error
-    if done.returncode != 0:
-        raise GeneratorFailed(stack, load, done.stderr.decode(errors="replace").strip()[-2_000:])
-    return msgspec.json.decode(done.stdout, type=CellResult)
-
-
 def _machine_busy_s() -> float:
     # Stolen time is another machine's work on the same cores.
     times = psutil.cpu_times()
     return times.user + times.nice + times.system + times.irq + times.softirq + getattr(times, "steal", 0.0)
+
+
+def _bystanders_s(idle: Sequence[StackProcess]) -> float:
+    # What waits idle, and this program itself, take a few hundredths of a core: no other program's, and always there.
+    return sum(process.cpu_s() for process in idle) + time.process_time()
 
 
 def _by_role(processes: list[StackProcess], figure: Callable[[StackProcess], float]) -> dict[str, float]:

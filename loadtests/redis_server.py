@@ -11,6 +11,7 @@ from pathlib import Path
 import redis
 
 from loadtests.bench_data import FEATURES, VIEW, BenchData
+from loadtests.rank_data import ITEM_VIEW
 from loadtests.stack_process import ProcessFailed, StackProcess
 
 LOAD_TIMEOUT_S = 60.0
@@ -39,11 +40,10 @@ class RedisServer:
             self.process.wait_until(lambda: _answers(client))
 
     def load(self, data: BenchData, log_file: Path) -> None:
-        """Load every user twice: packed by `sekisho-features`, and as JSON for the hand-written stacks."""
+        """Load users and items by `sekisho-features`, and users once more, as JSON for the hand-written stacks."""
         _run_features(["apply", str(data.views_file), "--redis", self.url], log_file)
-        _run_features(
-            ["load", str(data.rows_file), "--view", VIEW, "--entity-column", "user", "--redis", self.url], log_file
-        )
+        for file, view in ((data.rows_file, VIEW), (data.items_file, ITEM_VIEW)):
+            _run_features(["load", str(file), "--view", view, "--redis", self.url], log_file)
         names = [f"f{i}" for i in range(FEATURES)]
         with redis.Redis(unix_socket_path=str(self._socket)) as client, client.pipeline(transaction=False) as pipeline:
             for user, row in enumerate(data.rows().tolist()):

@@ -1,13 +1,14 @@
-"""The tables of a run, for a terminal and for the documentation."""
+"""The tables that every run has, for a terminal and for the documentation."""
 
 from rich.table import Table
 
 from loadtests.bench_result import BenchResult
+from loadtests.cell import FOREIGN_CORES_MAX
 from loadtests.goals import GoalResult
 from loadtests.load_generator import DRAIN_S
 from loadtests.loads import SIXTY_FOUR
-from loadtests.percentiles import spread
-from loadtests.stacks import PRODUCT, YARDSTICK
+from loadtests.percentiles import Spread, spread
+from loadtests.stacks import YARDSTICK
 from loadtests.summary import Summary, find
 
 ROLES = ("server", "gateway", "workers", "redis")
@@ -30,16 +31,16 @@ def throughput_rows(summaries: list[Summary]) -> Rows:
     """Closed loop: requests a second, and how long one took."""
     heads = ("stack", "conns", "req/s", "min-max", "x bare", "p50 ms", "p99 ms")
     rows: list[tuple[str, ...]] = []
-    for each in _of(summaries, closed=True):
+    for each in _under(summaries, "closed-"):
         rate = each.rate_per_s
         row = (
-            each.stack,
+            marked(each),
             each.load.removeprefix("closed-"),
             f"{rate.median:,.0f}",
             f"{rate.least:,.0f}-{rate.most:,.0f}",
         )
         rows.append(
-            (*row, multiple(each.rate_ratio), milliseconds(each.p50_ms.median), milliseconds(each.p99_ms.median))
+            (*row, spread_text(each.rate_ratio), milliseconds(each.p50_ms.median), milliseconds(each.p99_ms.median))
         )
     return heads, rows
 
@@ -48,14 +49,14 @@ def latency_rows(summaries: list[Summary]) -> Rows:
     """Open loop and batches: latencies from the intended send time."""
     heads = ("stack", "load", "req/s", "p50 ms", "p99 ms", "p99.9 ms", "x bare")
     rows: list[tuple[str, ...]] = []
-    for each in _of(summaries, closed=False):
+    for each in _under(summaries, "open-", "batch-"):
         latencies = (
             milliseconds(each.p50_ms.median),
             milliseconds(each.p99_ms.median),
             milliseconds(each.p999_ms.median),
         )
         answered = f"{each.rate_per_s.median:,.0f}"
-        rows.append((each.stack, each.load, answered, *latencies, multiple(each.p99_ratio)))
+        rows.append((marked(each), each.load, answered, *latencies, spread_text(each.p99_ratio)))
     return heads, rows
 
 
@@ -63,25 +64,25 @@ def cost_rows(summaries: list[Summary]) -> Rows:
     """CPU time of a request in µs and resident memory in MB, by role of process."""
     heads = ("stack", "load", *ROLES, "total", "MB")
     rows: list[tuple[str, ...]] = []
-    for each in summaries:
+    for each in _under(summaries, "closed-", "open-", "batch-"):
         # Seconds of 1,000 requests are milliseconds of one.
         cpu_us = {role: cpu_s * 1e3 for role, cpu_s in each.cpu_s_per_1000.items()}
         by_role = (f"{cpu_us[role]:,.0f}" if role in cpu_us else "-" for role in ROLES)
         rows.append(
-            (each.stack, each.load, *by_role, f"{sum(cpu_us.values()):,.0f}", f"{sum(each.memory_mb.values()):,.0f}")
+            (marked(each), each.load, *by_role, f"{sum(cpu_us.values()):,.0f}", f"{sum(each.memory_mb.values()):,.0f}")
         )
     return heads, rows
 
 
 def goal_rows(goals: list[GoalResult]) -> Rows:
-    """Each goal, what it asks for, what was measured."""
+    """Each goal, what it asks for, what was measured: the median of the rounds, and the least and most."""
     words = {True: "reached", False: "not reached", None: "not measured"}
     rows: list[tuple[str, ...]] = []
     for goal in goals:
-        measured = "-" if goal.measured is None else f"{goal.measured:.2f}"
         asked = f"{'at least' if goal.at_least else 'at most'} {goal.bound:g}"
-        rows.append((goal.text, words[goal.reached], asked, measured))
-    return ("goal", "", "asked", "found"), rows
+        between = "-" if goal.least is None else f"{multiple(goal.least)}-{multiple(goal.most)}"
+        rows.append((goal.text, words[goal.reached], asked, multiple(goal.measured), between))
+    return ("goal", "", "asked", "found", "min-max"), rows
 
 
 def rich_table(title: str, rows: Rows) -> Table:
@@ -125,25 +126,9 @@ def disturbance(summaries: list[Summary]) -> str:
     disturbed = spread([each.foreign_cores for each in summaries])
     return (
         f"Other programs on the machine used {disturbed.median:.2f} of its cores while cells were measured, and "
-        f"{disturbed.most:.2f} in the worst; above a few hundredths, measure again."
+        f"{disturbed.most:.2f} in the worst. * marks {sum(each.disturbed for each in summaries)} of "
+        f"{len(summaries)} stacks and loads, where it was more than {FOREIGN_CORES_MAX:g} in at least one round."
     )
-
-
-def markdown_report(result: BenchResult) -> str:
-    """Everything of a run that a page shows."""
-    parts = [
-        origin(result),
-        "Closed loop:",
-        markdown_table(throughput_rows(result.summaries)),
-        "Open loop and batches. Latencies are from the intended send time; the ratio is of p99:",
-        markdown_table(latency_rows(result.summaries)),
-        "CPU time of a request in µs, by process, and resident memory:",
-        markdown_table(cost_rows(result.summaries)),
-        *notes(result.summaries),
-        "Goals:",
-        markdown_table(goal_rows(result.goals)),
-    ]
-    return "\n\n".join(parts)
 
 
 def origin(result: BenchResult) -> str:
@@ -152,28 +137,9 @@ def origin(result: BenchResult) -> str:
     return (
         f"Run of {result.started_at[:10]}, commit `{result.commit}`: {result.rounds} rounds of {result.seconds:g} s a "
         f"cell on {machine.cores} cores ({machine.cpu}), {machine.memory_gb:.0f} GB, Python {machine.python}, kernel "
-        f"{machine.kernel}. Figures are medians of the rounds."
+        f"{machine.kernel}. Figures are medians of the rounds; ratios are taken within a round, and shown with "
+        "minimum and maximum."
     )
-
-
-def readme_report(result: BenchResult) -> str:
-    """The few figures of a run that the README shows."""
-    heads = ("", "requests/s, 64 connections", "x bare uvicorn", "p50 ms, 1 connection", "p99 ms, 16 connections")
-    rows: list[tuple[str, ...]] = []
-    for stack in dict.fromkeys(each.stack for each in result.summaries):
-        one, sixteen, many = (find(result.summaries, stack, f"closed-{n}") for n in (1, 16, 64))
-        if one is None or sixteen is None or many is None:
-            continue
-        name = f"**{stack}**" if stack == PRODUCT else stack
-        figures = (f"{many.rate_per_s.median:,.0f}", multiple(many.rate_ratio))
-        rows.append((name, *figures, milliseconds(one.p50_ms.median), milliseconds(sixteen.p99_ms.median)))
-    machine = result.machine
-    told = (
-        f"`make bench`, {result.started_at[:10]}, commit `{result.commit}`, {machine.cores} cores shared by all "
-        "programs and the load generator; medians of interleaved rounds; every answer checked against the model file. "
-        "Of these stacks only Sekisho writes a log of its predictions."
-    )
-    return f"{markdown_table((heads, rows))}\n\n{told}"
 
 
 def with_report(page: str, report: str, begin: str = BEGIN, end: str = END) -> str:
@@ -192,8 +158,21 @@ def milliseconds(value: float) -> str:
 
 def multiple(value: float | None) -> str:
     """A ratio; a dash where there is none."""
-    return "-" if value is None else f"{value:.3f}" if value < 1 else f"{value:.2f}"
+    return "-" if value is None else f"{value:.3f}" if abs(value) < 1 else f"{value:,.2f}"
 
 
-def _of(summaries: list[Summary], *, closed: bool) -> list[Summary]:
-    return [each for each in summaries if each.load.startswith("closed-") == closed]
+def spread_text(value: Spread | None) -> str:
+    """A median with least and most, which are left out where they are the same; a dash where there is none."""
+    if value is None:
+        return "-"
+    between = f" ({multiple(value.least)}-{multiple(value.most)})" if value.least < value.most else ""
+    return multiple(value.median) + between
+
+
+def marked(summary: Summary) -> str:
+    """The stack's name, with a star where other programs were busy meanwhile."""
+    return f"{summary.stack} *" if summary.disturbed else summary.stack
+
+
+def _under(summaries: list[Summary], *prefixes: str) -> list[Summary]:
+    return [each for each in summaries if each.load.startswith(prefixes)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import psutil
 
 from settings.child_process import ChildProcess
@@ -21,6 +22,14 @@ class ProcessFailed(RuntimeError):
     def __init__(self, name: str, problem: str, log: str) -> None:
         super().__init__(f"{name} {problem}; the end of its log:\n{log or '(empty)'}")
         self.name, self.problem, self.log = name, problem, log
+
+
+class ProcessUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a program holds at one time, with its children."""
+
+    memory_mb: float
+    threads: int
+    fds: int
 
 
 class StackProcess:
@@ -58,6 +67,10 @@ class StackProcess:
         """Resident memory, with its children, in MB. Raises ProcessFailed."""
         return sum(each.memory_info().rss for each in self._family()) / 1e6
 
+    def usage(self) -> ProcessUsage:
+        """Resident memory, threads and open files, with its children. Raises ProcessFailed."""
+        return usage_of(self._family())
+
     def stop(self) -> None:
         """End the process: asked first, then killed. Harmless where it has ended."""
         self._child.stop()
@@ -68,6 +81,13 @@ class StackProcess:
 
     def _failed(self, problem: str) -> ProcessFailed:
         return ProcessFailed(self.name, problem, self._child.last_lines(LOG_TAIL_LINES))
+
+
+def usage_of(processes: Iterable[psutil.Process]) -> ProcessUsage:
+    """What these processes hold together."""
+    found = [(each.memory_info().rss / 1e6, each.num_threads(), each.num_fds()) for each in processes]
+    memory_mb, threads, fds = (sum(column) for column in zip(*found, strict=True))
+    return ProcessUsage(memory_mb=memory_mb, threads=int(threads), fds=int(fds))
 
 
 def stop_all(processes: Iterable[StackProcess]) -> None:

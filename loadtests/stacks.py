@@ -9,9 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from loadtests.bench_data import LIGHTGBM_VERSION, MODEL, ONNX_VERSION, BenchData
+from loadtests.machine import core_count
+from loadtests.rank_data import RANK_MODEL, RANK_VERSION
 from loadtests.stack_process import StackProcess, stop_all
 
 PATH = f"/v1/models/{MODEL}:predict"
+RANK_PATH = f"/v1/models/{RANK_MODEL}:predict"
 YARDSTICK = "bare-uvicorn"
 EMPTY_FASTAPI = "empty-fastapi"
 FASTAPI_HTTPX = "fastapi-httpx"
@@ -19,7 +22,7 @@ FASTAPI_AIOHTTP = "fastapi-aiohttp"
 FASTAPI_MONOLITH = "fastapi-monolith"
 PRODUCT = "sekisho"
 DEADLINE_MS = 1_000
-"""Of the product's route. The others have none."""
+"""Of the product's routes. The others have none."""
 
 READY_TIMEOUT_S = 2.0
 _VERSIONS = (ONNX_VERSION, LIGHTGBM_VERSION)
@@ -45,6 +48,8 @@ class Stack:
     front: Program
     port: int
     constant: bool = False
+    log_directory: Path | None = None
+    """Where it writes its predictions; None: nowhere."""
 
 
 class RunningStacks:
@@ -54,13 +59,14 @@ class RunningStacks:
     """
 
     def __init__(self, stacks: list[Stack], directory: Path) -> None:
-        self._stacks, self._directory = stacks, directory
+        self.stacks = {stack.name: stack for stack in stacks}
+        self._directory = directory
         self._processes: dict[str, list[StackProcess]] = {stack.name: [] for stack in stacks}
 
     def __enter__(self) -> "RunningStacks":
         try:
-            self._start([(stack, backend) for stack in self._stacks for backend in stack.backends])
-            self._start([(stack, stack.front) for stack in self._stacks])
+            self._start([(stack, backend) for stack in self.stacks.values() for backend in stack.backends])
+            self._start([(stack, stack.front) for stack in self.stacks.values()])
         except BaseException:
             self.stop()
             raise
@@ -90,20 +96,35 @@ class RunningStacks:
 
 
 def make_stacks(names: list[str], data: BenchData, redis_url: str, directory: Path) -> list[Stack]:
-    """Describe the stacks, in the order of `names`, each on free ports. `directory` takes their files."""
+    """Describe the stacks, in the order of `names`, each on free ports. `directory` takes their files.
+
+    The names are those of STACK_NAMES and `scaled_name`.
+    """
     makers: dict[str, Callable[[], Stack]] = {
         YARDSTICK: lambda: _constant(YARDSTICK, "loadtests.baselines.bare_uvicorn"),
         EMPTY_FASTAPI: lambda: _constant(EMPTY_FASTAPI, "loadtests.baselines.empty_fastapi"),
         FASTAPI_HTTPX: lambda: _fastapi(FASTAPI_HTTPX, data, redis_url),
         FASTAPI_AIOHTTP: lambda: _fastapi(FASTAPI_AIOHTTP, data, redis_url),
         FASTAPI_MONOLITH: lambda: _fastapi_monolith(data, redis_url),
-        PRODUCT: lambda: _sekisho(data, redis_url, directory),
     }
+    for processes in scaled_processes(core_count()):
+        name = scaled_name(processes)
+        makers[name] = partial(_sekisho, name, processes, data, redis_url, directory)
     return [makers[name]() for name in names]
 
 
 STACK_NAMES = (YARDSTICK, EMPTY_FASTAPI, FASTAPI_HTTPX, FASTAPI_AIOHTTP, FASTAPI_MONOLITH, PRODUCT)
 """Every stack, the yardstick first."""
+
+
+def scaled_name(processes: int) -> str:
+    """The product with this many gateway processes."""
+    return PRODUCT if processes == 1 else f"{PRODUCT}-{processes}-processes"
+
+
+def scaled_processes(cores: int) -> list[int]:
+    """1, 2, 4, ... gateway processes, one a core at most."""
+    return [1 << doublings for doublings in range(max(1, cores).bit_length())]
 
 
 def _constant(name: str, module: str) -> Stack:
@@ -142,36 +163,41 @@ def _fastapi_monolith(data: BenchData, redis_url: str) -> Stack:
     return Stack(FASTAPI_MONOLITH, (), Program("service", "server", command, port, "/healthz"), port)
 
 
-def _sekisho(data: BenchData, redis_url: str, directory: Path) -> Stack:
+def _sekisho(name: str, processes: int, data: BenchData, redis_url: str, directory: Path) -> Stack:
     ports = {version: free_port() for version in _VERSIONS}
-    workers = tuple(
-        Program(
-            f"worker-{version}",
-            "workers",
-            python_program(
-                *("model_workers", "--repository", data.repository, "--model", f"{MODEL}@{version}"),
-                *("--port", ports[version], "--shutdown-grace-s", 0),
-            ),
-            ports[version],
-            "/v2/health/ready",
-        )
-        for version in _VERSIONS
-    )
+    workers = tuple(_worker(version, port, data) for version, port in ports.items())
     port, admin_port = free_port(), free_port()
-    routes = directory / "models.yaml"
+    routes, log_directory = directory / f"{name}.models.yaml", directory / f"{name}.log-dir"
     routes.write_text(_routes_yaml(ports))
     command = python_program(
         *("gateway", "--config", routes, "--experiments", data.experiments_file, "--redis", redis_url),
-        *("--port", port, "--admin-port", admin_port, "--log-dir", directory / "prediction-log"),
-        *("--shutdown-grace-s", 0),
+        *("--port", port, "--admin-port", admin_port, "--processes", processes),
+        *("--log-dir", log_directory, "--shutdown-grace-s", 0),
     )
-    return Stack(PRODUCT, workers, Program("gateway", "gateway", command, admin_port, "/readyz"), port)
+    front = Program("gateway", "gateway", command, admin_port, "/readyz")
+    return Stack(name, workers, front, port, log_directory=log_directory)
+
+
+def _worker(version: str, port: int, data: BenchData) -> Program:
+    # The ranking model has no process of its own: it is asked only when nothing else is.
+    served = [f"{MODEL}@{version}", *([f"{RANK_MODEL}@{RANK_VERSION}"] if version == ONNX_VERSION else [])]
+    models = [word for each in served for word in ("--model", each)]
+    command = python_program(
+        "model_workers", "--repository", data.repository, *models, *("--port", port, "--shutdown-grace-s", 0)
+    )
+    return Program(f"worker-{version}", "workers", command, port, "/v2/health/ready")
 
 
 def _routes_yaml(ports: dict[str, int]) -> str:
-    versions = "".join(f'      "{v}": {{workers: ["http://127.0.0.1:{port}"]}}\n' for v, port in ports.items())
+    urls = {version: f'["http://127.0.0.1:{port}"]' for version, port in ports.items()}
+    bench = "".join(f'      "{version}": {{workers: {url}}}\n' for version, url in urls.items())
+    rank = f'      "{RANK_VERSION}": {{workers: {urls[ONNX_VERSION]}}}\n'
+    return f"models:\n{_route_yaml(MODEL, ONNX_VERSION, bench)}{_route_yaml(RANK_MODEL, RANK_VERSION, rank)}"
+
+
+def _route_yaml(model: str, default_version: str, versions: str) -> str:
     return (
-        f'models:\n  {MODEL}:\n    unit: user\n    deadline_ms: {DEADLINE_MS}\n    default_version: "1"\n'
+        f'  {model}:\n    unit: user\n    deadline_ms: {DEADLINE_MS}\n    default_version: "{default_version}"\n'
         f"    versions:\n{versions}"
     )
 

@@ -5,13 +5,13 @@ from collections.abc import Iterable
 
 import msgspec
 
-from loadtests.cell import Cell
+from loadtests.cell import FOREIGN_CORES_MAX, Cell
 from loadtests.percentiles import Spread, spread
 from loadtests.stacks import YARDSTICK
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """One stack under one load, over all rounds: the median, and the least and most where they are kept."""
+    """One stack under one load, over all rounds: the median, and least and most of what a `Spread` is kept of."""
 
     stack: str
     load: str
@@ -20,11 +20,11 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     p50_ms: Spread
     p99_ms: Spread
     p999_ms: Spread
-    rate_ratio: float | None
+    rate_ratio: Spread | None
     """Requests a second, as a multiple of the yardstick's in the same round; None where the yardstick was not run."""
 
-    p50_ratio: float | None
-    p99_ratio: float | None
+    p50_ratio: Spread | None
+    p99_ratio: Spread | None
     cpu_s_per_1000: dict[str, float]
     memory_mb: dict[str, float]
     unanswered: int
@@ -33,11 +33,16 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     foreign_cores: float
     """Of the worst round."""
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether other programs kept more than FOREIGN_CORES_MAX busy in any round."""
+        return self.foreign_cores > FOREIGN_CORES_MAX
+
 
 def summarise(cells: Iterable[Cell], yardstick: str = YARDSTICK) -> list[Summary]:
     """Sum up cells, in the order in which stacks and loads first appear. yardstick: the stack that ratios are of.
 
-    Ratios are taken within a round and then their median, because a machine drifts: figures of the same minutes share
+    Ratios are taken within a round and then their spread, because a machine drifts: figures of the same minutes share
     its state, figures of different rounds do not.
     """
     groups: defaultdict[tuple[str, str], list[Cell]] = defaultdict(list)
@@ -69,9 +74,9 @@ def _summary(cells: list[Cell], yardstick: dict[tuple[str, int], Cell]) -> Summa
         p50_ms=spread([result.p50_ms for result in results]),
         p99_ms=spread([result.p99_ms for result in results]),
         p999_ms=spread([result.p999_ms for result in results]),
-        rate_ratio=_median_ratio([(own.rate_per_s, other.rate_per_s) for own, other in pairs]),
-        p50_ratio=_median_ratio([(own.p50_ms, other.p50_ms) for own, other in pairs]),
-        p99_ratio=_median_ratio([(own.p99_ms, other.p99_ms) for own, other in pairs]),
+        rate_ratio=_ratio([(own.rate_per_s, other.rate_per_s) for own, other in pairs]),
+        p50_ratio=_ratio([(own.p50_ms, other.p50_ms) for own, other in pairs]),
+        p99_ratio=_ratio([(own.p99_ms, other.p99_ms) for own, other in pairs]),
         cpu_s_per_1000=_medians([cell.cpu_s_per_1000 for cell in cells]),
         memory_mb=_medians([cell.memory_mb for cell in cells]),
         unanswered=sum(result.unanswered for result in results),
@@ -81,9 +86,9 @@ def _summary(cells: list[Cell], yardstick: dict[tuple[str, int], Cell]) -> Summa
     )
 
 
-def _median_ratio(pairs: list[tuple[float, float]]) -> float | None:
+def _ratio(pairs: list[tuple[float, float]]) -> Spread | None:
     ratios = [own / other for own, other in pairs if other > 0]
-    return spread(ratios).median if ratios else None
+    return spread(ratios) if ratios else None
 
 
 def _medians(by_role: list[dict[str, float]]) -> dict[str, float]:

@@ -19,18 +19,20 @@ from loadtests.bench import (
     RESULTS,
     ROUNDS_MAX,
     SECONDS_MAX,
-    cell_line,
+    TABLE_WIDTH,
     forget_settings,
     show_errors,
 )
 from loadtests.bench_data import USERS, BenchData
 from loadtests.bench_models import make_bench_data
 from loadtests.bench_result import write_result
+from loadtests.bench_rounds import cell_line
 from loadtests.cell import Cell, CellSpec, RequestKind
+from loadtests.generator_process import GeneratorFailed
 from loadtests.goals import check_goals
 from loadtests.loads import CLOSED_LOADS, SIXTEEN, WARMUP_S, Load
 from loadtests.machine import commit_of, describe_machine
-from loadtests.measure import GeneratorFailed, measure_spec
+from loadtests.measure import measure_spec
 from loadtests.report import goal_rows, rich_table, with_report
 from loadtests.stack_process import ProcessFailed
 from loadtests.stacks import RunningStacks, Stack
@@ -65,7 +67,6 @@ from settings.command_line import seconds, whole_number
 ROUNDS, SECONDS, TUNING_SECONDS = 5, 3.0, 1.5
 QUICK_ROUNDS, QUICK_SECONDS, QUICK_TUNING_SECONDS = 1, 0.5, 0.3
 WARM_SECONDS = 1.0
-TABLE_WIDTH = 120
 
 _EPILOG = """\
 examples:

@@ -6,7 +6,7 @@ from loadtests.bench_result import BenchResult
 from loadtests.cell import Cell
 from loadtests.goals import Goal
 from loadtests.loads import ONE, SIXTY_FOUR
-from loadtests.report import Rows, disturbance, goal_rows, markdown_table, milliseconds, multiple, origin
+from loadtests.report import Rows, disturbance, goal_rows, markdown_table, milliseconds, origin, spread_text
 from loadtests.summary import Summary
 from loadtests.worker_contestants import MLSERVER, WORKER
 
@@ -57,9 +57,9 @@ def worker_rows(summaries: list[Summary]) -> Rows:
                 each.load.removeprefix("closed-"),
                 f"{rate.median:,.0f}",
                 f"{rate.least:,.0f}-{rate.most:,.0f}",
-                multiple(each.rate_ratio),
+                spread_text(each.rate_ratio),
                 milliseconds(each.p50_ms.median),
-                multiple(each.p50_ratio),
+                spread_text(each.p50_ratio),
                 milliseconds(each.p99_ms.median),
                 # Seconds of 1,000 requests are milliseconds of one.
                 f"{sum(each.cpu_s_per_1000.values()) * 1e3:,.0f}",

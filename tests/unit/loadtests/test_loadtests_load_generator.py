@@ -1,12 +1,13 @@
 import asyncio
 import contextlib
 import json
+import time
 
 import numpy as np
 import pytest
 
 from loadtests.cell import CellSpec
-from loadtests.load_generator import LoadGenerator, request_bytes, request_users
+from loadtests.load_generator import LoadGenerator
 
 USERS = 50
 
@@ -49,7 +50,7 @@ def generate(tmp_path):
     expected = tmp_path / "expected.npy"
     np.save(expected, np.stack([np.arange(USERS) / USERS] * 2))
 
-    def run(server: Server, **settings):
+    def run(server: Server, tell=None, **settings):
         async def main():
             listening = await asyncio.start_server(server.handle, "127.0.0.1", 0)
             async with listening:
@@ -66,7 +67,7 @@ def generate(tmp_path):
                     "expected_file": str(expected),
                     "treatment_share": 0.1,
                 }
-                result = await LoadGenerator(CellSpec(**given | settings)).run()
+                result = await LoadGenerator(CellSpec(**given | settings), tell).run()
                 await asyncio.gather(*server.conversations)
                 return result
 
@@ -119,12 +120,19 @@ def test_open_loop_latency_includes_the_wait_for_a_busy_server(generate):
     assert result.rate_per_s <= 50
 
 
-def test_every_user_is_asked_about_once_before_any_is_asked_about_again():
-    users = request_users(50, 1, seed=2)
-    assert sorted(user for each in users for user in each) == list(range(50))
-    assert users != request_users(50, 1, seed=3)
+def test_a_running_cell_tells_of_each_interval_and_the_intervals_are_the_whole(generate):
+    told = []
+    result = generate(Server(), rate_per_s=400, warmup_s=0.0, report_every_s=0.1, tell=told.append)
+    assert len(told) >= 2
+    assert sum(sum(each.buckets.values()) for each in told) == result.answers
+    assert sum(each.seconds for each in told) == pytest.approx(told[-1].at_s, abs=0.05)
+    assert max(each.max_ns for each in told) / 1e6 == result.max_ms
+    assert told[-1].errors == 0
 
 
-def test_a_batch_names_its_unit():
-    body = request_bytes("/p", range(3, 5)).partition(b"\r\n\r\n")[2]
-    assert json.loads(body) == {"instances": [{"entities": {"user": "u3"}}, {"entities": {"user": "u4"}}], "unit": "u3"}
+def test_a_run_without_a_connection_left_ends_at_once(generate):
+    began_s = time.monotonic()
+    for rate_per_s in (None, 200):
+        result = generate(Server(spoil="close"), rate_per_s=rate_per_s, seconds=30)
+        assert sum(result.errors.values()) == 4
+    assert time.monotonic() - began_s < 25

@@ -35,7 +35,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "performance.md"
 
 
 def sent(row: np.ndarray, *, binary: bool):
-    head, _, body = infer_request("/v2/models/bench/infer", row, binary=binary).partition(b"\r\n\r\n")
+    head, _, body = infer_request("/v2/models/bench/infer", row, bytes(40), binary=binary).partition(b"\r\n\r\n")
     length = re.search(rb"inference-header-content-length: (\d+)", head)
     assert re.search(rb"\r\ncontent-length: (\d+)", head)[1] == b"%d" % len(body)
     return decode_request(body, int(length[1]) if length else None)

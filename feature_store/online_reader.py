@@ -87,6 +87,11 @@ class OnlineReader:
             future.set_exception(self._unavailable(f"{len(by_key)} keys are in flight; {len(keys)} more are too many"))
             return future
         self.keys_asked += len(keys)
+        if len(keys) == 1:
+            key = keys[0]
+            read = by_key.get(key) or self._gather(key)
+            read.singles.append((future, key))
+            return future
         sources = [by_key.get(key) or self._gather(key) for key in keys]
         reads = set(sources)
         fetch = _Fetch(future, keys, sources, len(reads))
@@ -123,11 +128,17 @@ class OnlineReader:
             fault = self._unavailable("an answer to MGET that is no list of rows")
         # Let go here: reads and fetches that held each other were garbage that only a collection of 160 ms could free.
         fetches, read.fetches = read.fetches, []
+        singles, read.singles = read.singles, []
         if fault is None:
-            read.rows = dict(zip(read.keys, reply, strict=True))
+            rows = read.rows = dict(zip(read.keys, reply, strict=True))
+            for future, key in singles:
+                if not future.done():
+                    future.set_result([rows[key]])
             for fetch in fetches:
                 fetch.one_arrived()
         else:
+            for future, _ in singles:
+                _fail(future, fault)
             for fetch in fetches:
                 fetch.failed(fault)
 
@@ -138,12 +149,14 @@ class OnlineReader:
 class _Read:
     """One MGET: gathering its keys, then in flight, then with its rows."""
 
-    __slots__ = ("fetches", "keys", "rows")
+    __slots__ = ("fetches", "keys", "rows", "singles")
 
     def __init__(self) -> None:
         self.keys: list[bytes] = []
         self.rows: dict[bytes, bytes | None] = {}
         self.fetches: list[_Fetch] = []
+        self.singles: list[tuple[asyncio.Future[list[bytes | None]], bytes]] = []
+        """Fetches of one key, which most are: with nothing to count, they need no more than this."""
 
 
 class _Fetch:
@@ -162,9 +175,13 @@ class _Fetch:
             self._future.set_result([read.rows[key] for read, key in zip(self._sources, self._keys, strict=True)])
 
     def failed(self, fault: FeatureStoreUnavailable) -> None:
-        if not self._future.done():
-            # An exception of its own: one that is raised in many tasks gathers all of their tracebacks.
-            self._future.set_exception(FeatureStoreUnavailable(fault.address, fault.reason))
+        _fail(self._future, fault)
+
+
+def _fail(future: asyncio.Future[list[bytes | None]], fault: FeatureStoreUnavailable) -> None:
+    if not future.done():
+        # An exception of its own: one that is raised in many tasks gathers all of their tracebacks.
+        future.set_exception(FeatureStoreUnavailable(fault.address, fault.reason))
 
 
 def _is_rows(reply: Any, count: int) -> bool:

@@ -1,8 +1,9 @@
 """Rows for a model: every key of a request read at once, each stored row projected once, the pieces joined."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from feature_store import (
     FeatureStatus,
@@ -25,8 +26,7 @@ class RowReader(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class ModelRows:
+class ModelRows(msgspec.Struct):
     """The input bytes of all instances of one request, and what was found for each."""
 
     count: int
@@ -54,36 +54,51 @@ class FeatureAssembler:
         self.faults: dict[tuple[str, str], int] = {}
         """Rows that were there and could not be used, by view and fault."""
 
-    async def rows(self, plan: FeaturePlan, request: PredictRequest) -> ModelRows:
+    def rows(self, plan: FeaturePlan, request: PredictRequest) -> Awaitable[ModelRows]:
         """Assemble the rows of every instance.
 
-        Raises MissingEntity, MissingFeature, WrongFeatureType (naming the field), FeaturesMissing, FeaturesUnavailable.
+        Raises, when awaited, MissingEntity, MissingFeature, WrongFeatureType (naming the field), FeaturesMissing,
+        FeaturesUnavailable.
         """
-        if request.instances is None:
-            return await self._single(plan, request)
-        return await self._many(plan, request)
+        instances = request.instances
+        if instances is None:
+            return self._single(plan, request.entities, request.features, "")
+        if len(instances) == 1:
+            (only,) = instances
+            entities = {**request.entities, **only.entities} if request.entities else only.entities
+            features = {**request.features, **only.features} if request.features else only.features
+            return self._single(plan, entities, features, "instances[0].")
+        return self._many(plan, request)
 
-    async def _single(self, plan: FeaturePlan, request: PredictRequest) -> ModelRows:
+    async def _single(
+        self, plan: FeaturePlan, entities: Mapping[str, EntityId], features: Mapping[str, Any], where: str
+    ) -> ModelRows:
         views = plan.views
-        keys = [view.key_prefix + entity_key(request.entities, view.entity, "entities") for view in views]
-        request_pieces = plan.request_pieces(request.features, "features") if plan.request_runs else ()
-        overrides = _overrides(plan, request.features) if plan.overridable else None
-        raw = await self._read(keys, views)
+        keys = [view.key_prefix + entity_key(entities, view.entity, where + "entities") for view in views]
+        request_pieces = plan.request_pieces(features, where + "features") if plan.request_runs else ()
+        overrides = _overrides(plan, features) if plan.overridable else None
+        try:
+            raw = await self._reader.fetch(keys) if keys else []
+        except FeatureStoreUnavailable as error:
+            raw = self._unread(keys, views, error)
         now_us = self._now_us()
-        found = tuple(
-            _project(view, row, now_us, overrides.get(i) if overrides else None, "features")
-            for i, (view, row) in enumerate(zip(views, raw, strict=True))
-        )
-        pieces = [row.pieces for row in found]
-        pieces.append(request_pieces)
-        inputs = tuple(
-            [b"".join([pieces[source][run] for source, run in plan_input.order]) for plan_input in plan.inputs]
-        )
         degraded: tuple[str, ...] = ()
-        for view, row in zip(views, found, strict=True):
+        found, pieces = [], []
+        for i, view in enumerate(views):
+            row = _project(view, raw[i], now_us, overrides.get(i) if overrides else None, where + "features")
+            found.append(row)
+            pieces.append(row.pieces)
             if row.status:
                 degraded = self._degraded(view, row, degraded)
-        return ModelRows(1, inputs, [found], degraded)
+        pieces.append(request_pieces)
+        inputs = []
+        for plan_input in plan.inputs:
+            if len(plan_input.order) == 1:
+                ((source, run),) = plan_input.order
+                inputs.append(pieces[source][run])
+            else:
+                inputs.append(b"".join([pieces[source][run] for source, run in plan_input.order]))
+        return ModelRows(1, tuple(inputs), [tuple(found)], degraded)
 
     async def _many(self, plan: FeaturePlan, request: PredictRequest) -> ModelRows:
         views = plan.views
@@ -100,7 +115,11 @@ class FeatureAssembler:
                     key = entity_key(request.entities, view.entity, f"instances[{i}].entities")
                 row.append(index_of.setdefault(view.key_prefix + key, len(index_of)))
             wanted.append(row)
-        raw = await self._read(list(index_of), views)
+        keys = list(index_of)
+        try:
+            raw = await self._reader.fetch(keys) if keys else []
+        except FeatureStoreUnavailable as error:
+            raw = self._unread(keys, views, error)
         now_us = self._now_us()
         projected: dict[tuple[int, int], ProjectedRow] = {}
         found = []
@@ -130,17 +149,14 @@ class FeatureAssembler:
                 rows[j].extend([pieces[source][run] for source, run in plan_input.order])
         return ModelRows(len(instances), tuple(b"".join(parts) for parts in rows), found, degraded)
 
-    async def _read(self, keys: list[bytes], views: tuple[ViewPlan, ...]) -> list[bytes | None]:
-        if not keys:
-            return []
-        try:
-            return await self._reader.fetch(keys)
-        except FeatureStoreUnavailable as error:
-            self.reads_failed += 1
-            strict = next((view.name for view in views if view.fail_when_missing), None)
-            if strict is not None:
-                raise FeaturesUnavailable(f"view {strict!r} has no defaults to fall back on: {error}") from error
-            return [None] * len(keys)
+    def _unread(
+        self, keys: list[bytes], views: tuple[ViewPlan, ...], error: FeatureStoreUnavailable
+    ) -> list[bytes | None]:
+        self.reads_failed += 1
+        strict = next((view.name for view in views if view.fail_when_missing), None)
+        if strict is not None:
+            raise FeaturesUnavailable(f"view {strict!r} has no defaults to fall back on: {error}") from error
+        return [None] * len(keys)
 
     def _degraded(self, view: ViewPlan, row: ProjectedRow, so_far: tuple[str, ...]) -> tuple[str, ...]:
         if row.fault is not None:

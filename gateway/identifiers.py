@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from random import Random
 
-_VERSION_7 = 0x7 << 76
-_VARIANT_10 = 0x2 << 62
+_VARIANT_10 = 0x8000
 
 
 def uuid7_maker(now_us: Callable[[], int], random: Random) -> Callable[[], str]:
@@ -14,11 +13,15 @@ def uuid7_maker(now_us: Callable[[], int], random: Random) -> Callable[[], str]:
     call of `getrandbits` costs a tenth of a system call.
     """
     draw = random.getrandbits
+    made_at_ms, beginning = -1, ""
 
     def make() -> str:
+        nonlocal made_at_ms, beginning
+        now_ms = now_us() // 1000
+        if now_ms != made_at_ms:  # at thousands a second, several share their first half
+            made_at_ms, time = now_ms, f"{now_ms:012x}"
+            beginning = f"{time[:8]}-{time[8:]}-7"
         bits = draw(74)
-        number = (now_us() // 1000) << 80 | _VERSION_7 | (bits >> 62) << 64 | _VARIANT_10 | bits & 0x3FFF_FFFF_FFFF_FFFF
-        text = f"{number:032x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        return f"{beginning}{bits >> 62:03x}-{_VARIANT_10 | bits >> 48 & 0x3FFF:04x}-{bits & 0xFFFF_FFFF_FFFF:012x}"
 
     return make

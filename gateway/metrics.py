@@ -3,7 +3,7 @@
 Everything on the request path is an append or a dictionary entry; the rest is read when scraped.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry
@@ -21,6 +21,7 @@ DURATION_BUCKETS_S: Final = (
 )  # fmt: skip
 
 STAGES: Final = ("features", "queue", "infer")
+Observe = Callable[[float], None]
 
 
 class GatewayMetrics:
@@ -49,26 +50,28 @@ class GatewayMetrics:
         )
         self._degraded = Counts("sekisho_degraded", "Answers that took a fallback", ("model", "fallback"), registry)
         self.errors = Counts("sekisho_errors", "Refused and failed requests by error code", ("code",), registry)
-        self._observe_stages: dict[str, tuple[Callable[[float], None], ...]] = {}
+        self._observe_stages: dict[str, tuple[Observe, Observe, Observe]] = {}
 
     def answered(
         self,
         model: str,
         served: tuple[str, str],
         rows: int,
-        degraded: Iterable[str],
+        degraded: Sequence[str],
         stages_us: tuple[int, int, int],
     ) -> None:
         """Count one answer. served: version and variant (empty: none). stages_us: as STAGES."""
         observe = self._observe_stages.get(model)
         if observe is None:
-            observers = (self.stages.child(model, stage).observe for stage in STAGES)
-            observe = self._observe_stages[model] = tuple(observers)
-        for observe_stage, duration_us in zip(observe, stages_us, strict=True):
-            observe_stage(duration_us * 1e-6)
+            features, queue, infer = (self.stages.child(model, stage).observe for stage in STAGES)
+            observe = self._observe_stages[model] = (features, queue, infer)
+        observe[0](stages_us[0] * 1e-6)
+        observe[1](stages_us[1] * 1e-6)
+        observe[2](stages_us[2] * 1e-6)
         self._predictions.add(model, *served, amount=rows)
-        for fallback in degraded:
-            self._degraded.add(model, fallback)
+        if degraded:
+            for fallback in degraded:
+                self._degraded.add(model, fallback)
 
     def fold_overdue(self) -> None:
         """Fold observations that have piled up since the last scrape."""

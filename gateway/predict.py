@@ -1,9 +1,10 @@
 """The data path: admit, assign, fetch and score, log, answer."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from math import isfinite
 from typing import Any, Final
+
+import msgspec
 
 from experiments import UNASSIGNED, Assignment, Reason, State, assign
 from feature_store import InvalidEntityId, entity_id_bytes
@@ -33,8 +34,8 @@ NAME_CHARACTERS_SHOWN: Final = 64
 """Of a caller's own name for something, in an error."""
 
 
-@dataclass(slots=True)
-class Call:
+# msgspec.Structs although they stay in process: a dataclass of ten fields takes 0.7 µs to make, these 0.2.
+class Call(msgspec.Struct):
     """One request with what its headers say. Times are of the monotonic clock, in seconds."""
 
     model: ServedModel
@@ -57,8 +58,7 @@ class Call:
     """Whether it may name no unit, though the route names one: nothing is drawn."""
 
 
-@dataclass(slots=True)
-class Prediction:
+class Prediction(msgspec.Struct):
     """One answer, and the time that its stages took."""
 
     prediction_id: str
@@ -187,8 +187,10 @@ def unit_of(model: ServedModel, request: PredictRequest, *, optional: bool = Fal
     if kind is None:
         return None
     shared = request.entities.get(kind)
-    if shared is not None and request.instances is None:
-        return _unit_text(shared, f"entities.{kind}")
+    if request.instances is None or len(request.instances) == 1:
+        unit = shared if request.instances is None else request.instances[0].entities.get(kind, shared)
+        if unit is not None:
+            return _unit_text(unit, f"entities.{kind}")
     units = {instance.entities.get(kind, shared) for instance in request.instances or ()}
     found = {str(unit) for unit in units if unit is not None}  # a number is the same unit as its digits
     if len(found) == 1:
@@ -217,7 +219,7 @@ def draw(call: Call, unit: str | None) -> Assignment:
         return _forced(model, call.forced_variant)
     if not model.experiments:
         return UNASSIGNED
-    return assign(model.experiments, unit, attributes_of(request))
+    return assign(model.experiments, unit, attributes_of(request) if model.is_targeted else {})
 
 
 def attributes_of(request: PredictRequest) -> dict[str, Any]:
@@ -285,14 +287,16 @@ def _forced(model: ServedModel, name: str) -> Assignment:
     raise UnknownVariant(f"{name!r} is no variant of a running experiment; there are: {known}", "x-sekisho-variant")
 
 
-def _check_names(model: ServedModel, entities: Mapping[str, EntityId], features: Mapping[str, Any], where: str) -> None:
-    if not entities.keys() <= model.entities:
-        kind = next(kind for kind in entities if kind not in model.entities)[:NAME_CHARACTERS_SHOWN]
-        known = ", ".join(sorted(model.entities)) or "none"
-        raise UnknownEntity(f"the model does not use the entity {kind!r}; it knows: {known}", f"{where}entities.{kind}")
-    if not features.keys() <= model.request_features:
-        name = next(name for name in features if name not in model.request_features)[:NAME_CHARACTERS_SHOWN]
-        known = ", ".join(sorted(model.request_features)) or "none"
-        raise UnknownFeature(
-            f"the model takes no feature {name!r} from a request; it takes: {known}", f"{where}features.{name}"
-        )
+def _check_names(model: ServedModel, entities: Iterable[str], features: Iterable[str], where: str) -> None:
+    for kind in entities:
+        if kind not in model.entities:
+            shown, known = kind[:NAME_CHARACTERS_SHOWN], ", ".join(sorted(model.entities)) or "none"
+            raise UnknownEntity(
+                f"the model does not use the entity {shown!r}; it knows: {known}", f"{where}entities.{shown}"
+            )
+    for name in features:
+        if name not in model.request_features:
+            shown, known = name[:NAME_CHARACTERS_SHOWN], ", ".join(sorted(model.request_features)) or "none"
+            raise UnknownFeature(
+                f"the model takes no feature {shown!r} from a request; it takes: {known}", f"{where}features.{shown}"
+            )

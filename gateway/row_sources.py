@@ -1,6 +1,6 @@
 """Where the rows of one request come from: from stored features, or from the caller, as tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from contracts.datatypes import BYTES
@@ -20,8 +20,8 @@ class RowSource(Protocol):
         """How many rows there are."""
         ...
 
-    async def rows(self, planned: PlannedVersion) -> ModelRows:
-        """Return this version's rows. Raises a GatewayError of the request or of the feature store."""
+    def rows(self, planned: PlannedVersion) -> Awaitable[ModelRows]:
+        """Return this version's rows. Raises a GatewayError of the request or of the feature store, now or later."""
         ...
 
 
@@ -38,14 +38,14 @@ class StoredRows:
         """One row an instance."""
         return 1 if self._request.instances is None else len(self._request.instances)
 
-    async def rows(self, planned: PlannedVersion) -> ModelRows:
+    def rows(self, planned: PlannedVersion) -> Awaitable[ModelRows]:
         """Fetch, project and join. Raises InvalidRequest where the version takes raw tensors only."""
         if planned.plan is None:
             signature = planned.signature
             raise InvalidRequest(
                 f"{signature.label} lists no features: send it tensors, POST /v2/models/{signature.model}/infer"
             )
-        return await self._features.rows(planned.plan, self._request)
+        return self._features.rows(planned.plan, self._request)
 
 
 class SentRows:

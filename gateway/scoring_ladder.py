@@ -1,7 +1,8 @@
 """The ladder of answers: the drawn version, then the fallback version, then a fixed value. Each rung down is said."""
 
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from gateway.dispatch.batch_dispatcher import Scores
 from gateway.errors import (
@@ -22,8 +23,7 @@ STEP_DOWN_ON: Final = (WorkerUnavailable, WorkerRefused, ModelNotReady, Overload
 """Faults of the version, for which another may do better. Not a deadline: nobody waits any more."""
 
 
-@dataclass(slots=True)
-class Scored:
+class Scored(msgspec.Struct):
     """One request's scores, from whichever rung gave them."""
 
     planned: PlannedVersion | None

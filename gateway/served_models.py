@@ -57,6 +57,9 @@ class ServedModel:
     route: ModelRoute
     versions: Mapping[str, ServedVersion]
     experiments: tuple[Experiment, ...]
+    is_targeted: bool = field(init=False)
+    """Whether some experiment asks for attributes of a request."""
+
     static_table: PredictionTable | None = None
     """Where static scores are logged; None where the route has none, or before any version was planned."""
 
@@ -71,6 +74,10 @@ class ServedModel:
 
     names_are_known: bool = False
     """Whether both are complete: a version that is not planned yet may want more."""
+
+    def __post_init__(self) -> None:
+        """Derive what requests would otherwise ask each time."""
+        self.is_targeted = any(experiment.where is not None for experiment in self.experiments)
 
     def learn_names(self) -> None:
         """Work out which entities and features a request may name, from the versions that are planned."""

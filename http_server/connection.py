@@ -32,6 +32,7 @@ read."""
 LINGER_BYTES_MAX: Final = 16 * 1024 * 1024
 """What is read and thrown away after a refusal, so that a sender in the middle of its body can hear of it."""
 
+_OWN_HEADERS: Final = frozenset({b"content-length", b"expect"})
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -205,23 +206,24 @@ class Connection(asyncio.Protocol):
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; bound their number. Trailers come too late to say anything (RFC 9110, section 6.5.1)."""
+        """Keep a header. Trailers come too late to say anything (RFC 9110, section 6.5.1)."""
         if not self._in_head:
             return
-        if len(self._headers) >= HEADERS_MAX:
-            self._refuse(431, f"the request has more than {HEADERS_MAX} headers")
-            raise httptools.HttpParserError("too many headers")
         lower = name.lower()
         self._headers.append((lower, value))
-        if lower == b"content-length":
-            self._declared_bytes = int(value) if len(value) < 20 else 1 << 62
-        elif lower == b"expect":
-            self._expects_continue = value.lower() == b"100-continue"
+        if lower in _OWN_HEADERS:
+            if lower == b"content-length":
+                self._declared_bytes = int(value) if len(value) < 20 else 1 << 62
+            else:
+                self._expects_continue = value.lower() == b"100-continue"
 
     def on_headers_complete(self) -> None:
-        """Refuse a body that is said to be too large before any of it is read."""
+        """Refuse too many headers, and a body that is said to be too large before any of it is read."""
         assert self._parser is not None
         self._in_head = False
+        if len(self._headers) > HEADERS_MAX:
+            self._refuse(431, f"the request has more than {HEADERS_MAX} headers")
+            raise httptools.HttpParserError("too many headers")
         self.waits_since = self._server.now()
         if self._parser.should_upgrade():
             if self._parser.get_method() == b"CONNECT":
@@ -252,15 +254,9 @@ class Connection(asyncio.Protocol):
         if self._upgrading:
             return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        exchange = Exchange(
-            self._parser.get_method().decode("latin-1"),
-            self._target,
-            self._headers,
-            body,
-            keep_alive=self._parser.should_keep_alive(),
-            received_at=self._server.now(),
-            respond=self._respond,
-        )
+        method, keep_alive = self._parser.get_method().decode("latin-1"), self._parser.should_keep_alive()
+        headers = self._headers
+        exchange = Exchange(method, self._target, headers, dict(headers), body, keep_alive, self._respond)
         self._deaf = not exchange.keep_alive  # what follows is not listened to (RFC 9112, section 9.6)
         if self._current is None and not self._waiting and self._writable:
             self._server.held_bytes -= self._body_bytes

@@ -23,26 +23,24 @@ def path_of(target: bytes) -> str:
 class Exchange:
     """A request that has been read whole. `respond` is called exactly once, now or later, on the event loop.
 
-    headers: in the order of the request, names in lower case. received_at: when its last byte was read, in the event
-    loop's seconds.
+    headers: in the order of the request, names in lower case. fields: the same by name, the last where there are
+    several.
     """
 
-    __slots__ = ("_respond", "body", "headers", "keep_alive", "method", "received_at", "target")
+    __slots__ = ("_respond", "body", "fields", "headers", "keep_alive", "method", "target")
 
     def __init__(
         self,
         method: str,
         target: bytes,
         headers: list[Header],
+        fields: dict[bytes, bytes],
         body: bytes,
-        *,
         keep_alive: bool,
-        received_at: float,
         respond: Callable[["Exchange", bytes, bytes], None],
     ) -> None:
-        self.method, self.target, self.headers, self.body = method, target, headers, body
-        self.keep_alive, self.received_at = keep_alive, received_at
-        self._respond = respond
+        self.method, self.target, self.headers, self.fields = method, target, headers, fields
+        self.body, self.keep_alive, self._respond = body, keep_alive, respond
 
     @property
     def path(self) -> str:

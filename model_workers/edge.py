@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from contracts.inference import InferenceFormatError, InferenceRequest, decode_request, encode_response, json_length
+from contracts.inference import InferenceFormatError, InferenceRequest, json_length
 from http_server.content_encoding import EncodingCorrupt, EncodingUnknown, InflatedTooLarge, encoding_of, inflated
 from http_server.exchange import Exchange, Header, head_of
 from model_workers.errors import (
@@ -35,6 +35,7 @@ from model_workers.metrics import WorkerMetrics
 from model_workers.model_documents import model_document, statistics_document
 from model_workers.openapi import OPENAPI_PATH, openapi_document
 from model_workers.served_models import QueuedRequest, ServedModels, ServedVersion
+from model_workers.wire_memory import WireMemory
 
 SERVER_NAME: Final = "sekisho-worker"
 EXTENSIONS: Final = ("binary_tensor_data", "statistics", "sekisho_manifest")
@@ -105,6 +106,7 @@ class WorkerApp:
         self._models, self._metrics, self._registry = models, metrics, registry
         self._body_bytes_max = body_bytes_max
         self._server_document: dict[str, Any] = {"name": SERVER_NAME, "version": release, "extensions": extensions}
+        self._memory = WireMemory()
         self._inflating: set[asyncio.Task[None]] = set()
 
     def body_bytes_max(self, target: bytes) -> int:  # noqa: ARG002 - the same for each
@@ -154,13 +156,14 @@ class WorkerApp:
     def _queue(self, on_model: re.Match[str], exchange: Exchange, body: bytes) -> None:
         # From the look-up to the queue nothing awaits, so that nobody's rows meet a version that has left meanwhile.
         version = self._models.version(on_model["model"], on_model["version"])
-        request = decode_request(body, json_length(exchange.headers))
+        request = self._memory.decode(body, json_length(exchange.headers))
         queued = version.submit(request)
         queued.answer.add_done_callback(lambda _: self._answer_rows(on_model, exchange, queued))
 
     def _answer_rows(self, on_model: re.Match[str], exchange: Exchange, queued: QueuedRequest) -> None:
         try:
-            document, buffers = encode_response(queued.response(), _binary_outputs(queued.request, queued.version))
+            binary = _binary_outputs(queued.request, queued.version)
+            document, buffers = self._memory.encode(queued.response(), binary)
         except Exception as error:  # noqa: BLE001 - as above
             self._refuse(error, on_model, exchange)
             return

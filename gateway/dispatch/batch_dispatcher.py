@@ -10,7 +10,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from gateway.dispatch.output_decoder import OutputDecoder, Outputs
 from gateway.dispatch.request_encoder import RequestEncoder, RowShapes
@@ -25,11 +27,14 @@ ROWS_WAITING_MAX: Final = 65_536
 ATTEMPTS_MAX: Final = 2
 """Sends of one caller's rows: what a dying worker held goes once more, to whichever replica is left."""
 
+TIMEOUT_EXACT_BELOW_US: Final = 10_000
+"""What is left of a budget is told to workers in whole milliseconds from here on, rounded down: at most a tenth."""
+
 SWEEP_S: Final = 0.02
 """How often batches in flight are looked at for a stalled worker."""
 
 
-class Scores(NamedTuple):
+class Scores(msgspec.Struct):
     """One caller's share of a batch: by output, a list with an entry a row."""
 
     outputs: Outputs
@@ -40,8 +45,7 @@ class Scores(NamedTuple):
     infer_us: int
 
 
-@dataclass(slots=True)
-class _Submission:
+class _Submission(msgspec.Struct):
     inputs: tuple[bytes, ...]
     rows: int
     expires_at: float
@@ -124,15 +128,14 @@ class BatchDispatcher:
             chosen = self._pool.pick()
             if chosen is None:
                 return
-            submissions = self._gather()
+            now = self._clock()
+            submissions = self._gather(now)
             if submissions:
                 replica, connection = chosen
-                rows = sum(s.rows for s in submissions)
-                self._send(_Batch(submissions, rows, replica, self._clock()), connection)
+                self._send(_Batch(submissions, sum([s.rows for s in submissions]), replica, now), connection)
 
-    def _gather(self) -> list[_Submission]:
+    def _gather(self, now: float) -> list[_Submission]:
         # What has expired or was cancelled while it waited is dropped here, before it costs a worker anything.
-        now = self._clock()
         gathered: list[_Submission] = []
         rows = 0
         while self._waiting:
@@ -158,13 +161,12 @@ class BatchDispatcher:
 
     def _send(self, batch: _Batch, connection: WorkerConnection) -> None:
         replica = batch.replica
-        now = self._clock()
-        expires_at = max(s.expires_at for s in batch.submissions)
+        expires_at = max([s.expires_at for s in batch.submissions])
         request = self._encoder.encode(
             replica.host_header,
             self._tensors(batch),
             batch.rows,
-            max(1, int((expires_at - now) * 1e6)),
+            timeout_for_worker_us(expires_at - batch.sent_at),
             batch.submissions[0].row_shapes,
         )
         replica.outstanding_rows += batch.rows
@@ -256,6 +258,15 @@ class BatchDispatcher:
         # An exception each: one that is raised in many tasks gathers all of their tracebacks.
         for submission in batch.submissions:
             _fail(submission, kind(reason))
+
+
+def timeout_for_worker_us(left_s: float) -> int:
+    """Say how long a worker may take, in µs: whole milliseconds where there are many.
+
+    A worker remembers requests by their JSON part, which this number is in.
+    """
+    left_us = int(left_s * 1e6)
+    return max(1, left_us if left_us < TIMEOUT_EXACT_BELOW_US else left_us - left_us % 1_000)
 
 
 def _fail(submission: _Submission, error: GatewayError) -> None:

@@ -1,7 +1,8 @@
 """A worker's answer → Python values by output, checked against the signature: workers are untrusted too."""
 
+import sys
 from math import isfinite
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,11 @@ LAYOUTS_MAX: Final = 2_048
 """Heads that are remembered: a worker writes one for each number of rows."""
 
 LAYOUT_HEAD_BYTES_MAX: Final = 4_096
+
+NATIVE_FORMATS: Final[dict[str, Literal["f", "d", "q"]]] = (
+    {"FP32": "f", "FP64": "d", "INT64": "q"} if sys.byteorder == "little" else {}
+)
+"""The usual scores: a view of the bytes gives their values in half the time of an array."""
 
 _FEW: Final = 64
 """Values up to which plain Python is faster than an array."""
@@ -52,7 +58,7 @@ class OutputDecoder:
             known = self._layouts.get(body[:header_length])
             if known is not None and known[0] == rows and known[1] == len(body) - header_length:
                 raw = memoryview(body)[header_length:]
-                return _values((Tensor("", p.datatype, p.shape, raw[p.start : p.end]) for p in known[2]), rows)
+                return _values([Tensor("", p.datatype, p.shape, raw[p.start : p.end]) for p in known[2]], rows)
         response = decode_response(body, header_length)
         tensors = self._checked(response, rows)
         if header_length is not None:
@@ -118,8 +124,13 @@ def _values(tensors: Any, rows: int) -> tuple[Outputs, bool]:
             flat = len(tensor.shape) == 1
             outputs.append(texts if flat else [texts[i * width : (i + 1) * width] for i in range(rows)])
             continue
-        dtype = DTYPE_BY_DATATYPE[tensor.datatype]
-        array = np.frombuffer(tensor.data, dtype=dtype)
+        if tensor.datatype in NATIVE_FORMATS and len(tensor.shape) == 1 and isinstance(tensor.data, memoryview):
+            values = tensor.data.cast(NATIVE_FORMATS[tensor.datatype]).tolist()
+            if finite and tensor.datatype != "INT64":
+                finite = all(map(isfinite, values)) if len(values) <= _FEW else bool(np.isfinite(values).all())
+            outputs.append(values)
+            continue
+        array = np.frombuffer(tensor.data, dtype=DTYPE_BY_DATATYPE[tensor.datatype])
         values = array.tolist()
         if tensor.datatype in FLOATS and finite:
             finite = all(map(isfinite, values)) if len(values) <= _FEW else bool(np.isfinite(array).all())

@@ -61,7 +61,10 @@ class WorkerPool:
     @property
     def reachable(self) -> bool:
         """Whether any replica can be reached. A server that merely closed an idle connection still can."""
-        return any(replica.reachable for replica in self.replicas)
+        for replica in self.replicas:  # a loop: it is asked for each request  # noqa: SIM110
+            if replica.answered or replica.connections:
+                return True
+        return False
 
     def pick(self) -> tuple[Replica, WorkerConnection] | None:
         """Choose an idle connection of the replica with the fewest outstanding rows; None while all are busy or gone.

@@ -9,6 +9,9 @@ from gateway.predict import Prediction
 
 VARIANT_BYTES_MAX: Final = 128
 
+CALL_HEADERS: Final = frozenset({FORCED_VARIANT, PRIORITY, REQUEST_TIMEOUT_MS})
+"""Those that are read here. Most requests have none of them."""
+
 _PRIORITIES: Final = {priority.value.encode(): priority for priority in Priority}
 
 

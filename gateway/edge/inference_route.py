@@ -108,7 +108,7 @@ class InferenceRoute:
 
     async def answer(self, exchange: Exchange) -> None:
         """Answer one request."""
-        headers = dict(exchange.headers)
+        headers = exchange.fields
         request = _Request(exchange, exchange.path, headers, request_id_of(headers, self._new_id), self._clock())
         try:
             await self._answer(request)

@@ -60,7 +60,7 @@ class OutcomesRoute:
 
     def answer(self, exchange: Exchange) -> None:
         """Answer one request: 202, or a problem document."""
-        headers = dict(exchange.headers)
+        headers = exchange.fields
         request_id = request_id_of(headers, self._new_id)
         try:
             if exchange.method != "POST":

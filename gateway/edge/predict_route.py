@@ -6,8 +6,9 @@ from typing import Final
 
 import msgspec
 
+from gateway.admission import Priority
 from gateway.edge import problem
-from gateway.edge.call_headers import budget_ms, forced_variant, priority_of, timing
+from gateway.edge.call_headers import CALL_HEADERS, budget_ms, forced_variant, priority_of, timing
 from gateway.edge.http_exchange import check_json, decode_json, request_id_of
 from gateway.errors import GatewayError, MethodNotAllowed, UnknownModel
 from gateway.feature_rows import FeatureAssembler
@@ -58,7 +59,7 @@ class PredictRoute:
     async def answer(self, exchange: Exchange, model: ServedModel | None) -> None:
         """Answer one request: 200, or a problem document. model: None where the path names none that is served."""
         received_at = self._clock()
-        headers = dict(exchange.headers)
+        headers = exchange.fields
         request_id = request_id_of(headers, self._new_id)
         try:
             call = self._call(exchange, model, headers, request_id, received_at)
@@ -90,9 +91,12 @@ class PredictRoute:
             name, known = exchange.path[len(PREFIX) : -len(SUFFIX)], ", ".join(sorted(self._models))
             raise UnknownModel(f"no model {name[:64]!r} is served here; there are: {known}", "model")
         check_json(headers)
-        budget = budget_ms(headers, model.route.deadline_ms)
-        priority = priority_of(headers)
-        forced = forced_variant(headers)
+        budget: float = model.route.deadline_ms
+        priority, forced = Priority.DEFAULT, None
+        if not headers.keys().isdisjoint(CALL_HEADERS):
+            budget = budget_ms(headers, model.route.deadline_ms)
+            priority = priority_of(headers)
+            forced = forced_variant(headers)
         request: PredictRequest = decode_json(self._decoder, exchange.body)
         source = StoredRows(self._features, request)
         return Call(model, request, source, request_id, priority, forced, received_at, budget, len(exchange.body))

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from gateway.dispatch import batch_dispatcher
-from gateway.dispatch.batch_dispatcher import BatchDispatcher
+from gateway.dispatch.batch_dispatcher import BatchDispatcher, timeout_for_worker_us
 from gateway.errors import DeadlineExceeded, Overloaded, WorkerRefused, WorkerUnavailable
 from tests.unit.gateway.gateway_fakes import FakePool, HandClock, in_loop, rows_of, signature_of_echo, turns
 
@@ -262,3 +262,9 @@ async def test_no_row_is_outstanding_once_everything_was_answered_lost_or_refuse
     await turns()
     assert [c.replica.outstanding_rows for c in bench.pool.connections] == [0, 0, 0]
     assert all(answer.exception() for answer in answers)
+
+
+def test_a_worker_is_told_whole_milliseconds_while_there_are_many_and_never_more_than_is_left():
+    assert timeout_for_worker_us(0.0499996) == 49_000
+    assert timeout_for_worker_us(0.009_876_4) == 9_876
+    assert timeout_for_worker_us(-1.0) == 1

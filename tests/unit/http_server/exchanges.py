@@ -24,10 +24,10 @@ async def ask(
         method,
         path.encode(),
         list(headers),
+        dict(headers),
         body,
-        keep_alive=True,
-        received_at=0.0,
-        respond=lambda _, lines, content: answered.set_result(Answer(lines, content)),
+        True,
+        lambda _, lines, content: answered.set_result(Answer(lines, content)),
     )
     application.serve(exchange)
     return await answered

@@ -92,7 +92,10 @@ class OnlineReader:
             read = by_key.get(key) or self._gather(key)
             read.singles.append((future, key))
             return future
-        sources = [by_key.get(key) or self._gather(key) for key in keys]
+        for key in keys:
+            if key not in by_key:
+                self._gather(key)
+        sources = [by_key[key] for key in keys]
         reads = set(sources)
         fetch = _Fetch(future, keys, sources, len(reads))
         for read in reads:

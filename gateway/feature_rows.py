@@ -1,6 +1,7 @@
 """Rows for a model: every key of a request read at once, each stored row projected once, the pieces joined."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 import msgspec
@@ -15,7 +16,7 @@ from feature_store import (
 )
 from gateway.errors import FeaturesMissing, FeaturesUnavailable, InvalidRequest, MissingEntity, WrongFeatureType
 from gateway.feature_plan import FeaturePlan, ViewPlan
-from gateway.predict_request import EntityId, PredictRequest
+from gateway.predict_request import EntityId, Instance, PredictRequest
 
 
 class RowReader(Protocol):
@@ -101,53 +102,46 @@ class FeatureAssembler:
         return ModelRows(1, tuple(inputs), [tuple(found)], degraded)
 
     async def _many(self, plan: FeaturePlan, request: PredictRequest) -> ModelRows:
-        views = plan.views
-        instances = request.instances or []
-        # A key is read once and its row projected once, however many instances share it.
-        index_of: dict[bytes, int] = {}
-        wanted: list[list[int]] = []
-        for i, instance in enumerate(instances):
-            row = []
-            for view in views:
-                if view.entity in instance.entities:
-                    key = entity_key(instance.entities, view.entity, f"instances[{i}].entities")
-                else:
-                    key = entity_key(request.entities, view.entity, f"instances[{i}].entities")
-                row.append(index_of.setdefault(view.key_prefix + key, len(index_of)))
-            wanted.append(row)
-        keys = list(index_of)
+        # Column by column: what is done once an instance is a look-up, however many views there are.
+        views, instances = plan.views, request.instances or []
+        keys_by_view = [_keys(view, request.entities, instances) for view in views]
+        features = _features(plan, request.features, instances)
+        request_pieces = [plan.request_pieces(values, _where(i)) for i, values in enumerate(features)]
+        keys = list(dict.fromkeys(chain.from_iterable(keys_by_view)))  # each is read once
         try:
             raw = await self._reader.fetch(keys) if keys else []
         except FeatureStoreUnavailable as error:
             raw = self._unread(keys, views, error)
-        now_us = self._now_us()
-        projected: dict[tuple[int, int], ProjectedRow] = {}
-        found = []
-        rows: list[list[bytes]] = [[] for _ in plan.inputs]
+        now_us, row_at = self._now_us(), dict(zip(keys, raw, strict=True))
+        overrides = [_overrides(plan, values) for values in features] if plan.overridable else []
         degraded: tuple[str, ...] = ()
-        for i, instance in enumerate(instances):
-            features = {**request.features, **instance.features} if instance.features else request.features
-            where = f"instances[{i}].features"
-            request_pieces = plan.request_pieces(features, where) if plan.request_runs else ()
-            overrides = _overrides(plan, features) if plan.overridable else None
-            of_instance = []
-            for v, view in enumerate(views):
-                at = (v, wanted[i][v])
-                own = overrides.get(v) if overrides else None
-                row_of_view = projected.get(at) if own is None else None
-                if row_of_view is None:
-                    row_of_view = _project(view, raw[at[1]], now_us, own, where)
-                    if own is None:
-                        projected[at] = row_of_view
-                    if row_of_view.status:
-                        degraded = self._degraded(view, row_of_view, degraded)
-                of_instance.append(row_of_view)
-            found.append(tuple(of_instance))
-            pieces = [row_of_view.pieces for row_of_view in of_instance]
-            pieces.append(request_pieces)
-            for j, plan_input in enumerate(plan.inputs):
-                rows[j].extend([pieces[source][run] for source, run in plan_input.order])
-        return ModelRows(len(instances), tuple(b"".join(parts) for parts in rows), found, degraded)
+        by_view: list[list[ProjectedRow]] = []
+        for v, view in enumerate(views):
+            overridden = {i: own[v] for i, own in enumerate(overrides) if v in own}
+            keys_of_view = keys_by_view[v]
+            stored = [key for i, key in enumerate(keys_of_view) if i not in overridden] if overridden else keys_of_view
+            # ... and its row projected once, however many instances share it.
+            projected = {key: _project(view, row_at[key], now_us, None, "") for key in dict.fromkeys(stored)}
+            own_rows = {
+                i: _project(view, row_at[keys_of_view[i]], now_us, own, _where(i)) for i, own in overridden.items()
+            }
+            for row in chain(projected.values(), own_rows.values()):
+                if row.status:
+                    degraded = self._degraded(view, row, degraded)
+            if own_rows:
+                by_view.append([own_rows.get(i) or projected[key] for i, key in enumerate(keys_of_view)])
+            else:
+                by_view.append([projected[key] for key in keys_of_view])
+        pieces = [[row.pieces for row in rows] for rows in by_view]
+        pieces.append(request_pieces)
+        inputs = []
+        for plan_input in plan.inputs:
+            runs = [[of_row[run] for of_row in pieces[source]] for source, run in plan_input.order]
+            inputs.append(b"".join(runs[0] if len(runs) == 1 else chain.from_iterable(zip(*runs, strict=True))))
+        found: list[tuple[ProjectedRow, ...]] = [()] * len(instances)
+        if by_view:
+            found = list(zip(*by_view, strict=True))
+        return ModelRows(len(instances), tuple(inputs), found, degraded)
 
     def _unread(
         self, keys: list[bytes], views: tuple[ViewPlan, ...], error: FeatureStoreUnavailable
@@ -174,6 +168,38 @@ def entity_key(entities: Mapping[str, EntityId], kind: str, where: str) -> bytes
         return entity_id_bytes(entity if isinstance(entity, str) else str(entity))
     except InvalidEntityId as error:
         raise InvalidRequest(str(error), f"{where}.{kind}") from error
+
+
+def _where(instance: int) -> str:
+    return f"instances[{instance}].features"
+
+
+def _keys(view: ViewPlan, shared: Mapping[str, EntityId], instances: Sequence[Instance]) -> list[bytes]:
+    """Name the row of each instance: its own entity's, or the one that all share."""
+    kind, prefix = view.entity, view.key_prefix
+    if kind in shared and not any(kind in instance.entities for instance in instances):
+        return [prefix + entity_key(shared, kind, "entities")] * len(instances)
+    keys = []
+    for i, instance in enumerate(instances):
+        entity = instance.entities.get(kind)
+        if isinstance(entity, str):
+            try:
+                keys.append(prefix + entity_id_bytes(entity))
+                continue
+            except InvalidEntityId:
+                pass  # said below, with its place
+        entities = shared if entity is None else instance.entities
+        keys.append(prefix + entity_key(entities, kind, f"instances[{i}].entities"))
+    return keys
+
+
+def _features(
+    plan: FeaturePlan, shared: Mapping[str, Any], instances: Sequence[Instance]
+) -> Sequence[Mapping[str, Any]]:
+    """Join the features that each instance brings with the shared ones; none where the plan reads none."""
+    if not plan.request_runs and not plan.overridable:
+        return ()
+    return [{**shared, **instance.features} if instance.features else shared for instance in instances]
 
 
 def _project(

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 
 class LogTable(Protocol):
-    """One table of the log: a directory, a schema, and the way from entries to rows of it."""
+    """One table of the log: a directory, a schema, and the way from entries to rows of it. Hashed by identity."""
 
     @property
     def directory(self) -> str:
@@ -21,9 +21,9 @@ class LogTable(Protocol):
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns."""
+        """The columns of its Parquet files."""
         ...
 
     def batch(self, entries: Sequence[Any]) -> pa.RecordBatch:
-        """Turn entries into rows; called in the writer's thread."""
+        """Turn entries into rows, some columns of which may be packed; called in the writer's thread."""
         ...

@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections import deque
+import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,7 +13,8 @@ from typing import Any, Final, Protocol
 import pyarrow as pa
 
 from gateway.prediction_log.log_table import LogTable
-from gateway.prediction_log.parquet_spool import FileNames, OpenSpool, recover
+from gateway.prediction_log.parquet_process import ParquetProcess
+from gateway.prediction_log.parquet_spool import FileNames, OpenSpool, left_behind
 
 ROWS_PENDING_MAX: Final = 200_000
 BYTES_PENDING_MAX: Final = 256 * 1024 * 1024
@@ -24,13 +26,23 @@ DECODED_BYTES_PER_BYTE: Final = 16
 APPEND_INTERVAL_S: Final = 0.2
 """How long an entry may wait in memory: what a killed process can lose."""
 
-ROWS_PER_APPEND_MAX: Final = 20_000
+ROWS_PER_APPEND_MAX: Final = 512
+"""Rows that are written in one piece. More cost less each; but no call may hold the interpreter's lock for long, since
+requests wait for it."""
+
+ENTRIES_PER_FREE_MAX: Final = 64
+"""Entries that are freed in one call: a dozen objects each, and the lock is held until the last."""
+
+APPEND_PAUSE_S: Final = 0.002
+"""Between two pieces: the event loop catches up with what it was kept from."""
+
 FILE_ROWS_MAX: Final = 500_000
 FILE_BYTES_MAX: Final = 256 * 1024 * 1024
 CLOSE_TIMEOUT_S: Final = 30.0
+HOUR_US: Final = 3_600_000_000
 
-FileKey = tuple[str, str, pa.Schema]
-"""Rows share a file where table, partition and columns are the same."""
+FileKey = tuple[LogTable, int]
+"""Rows share a file where the table, and with it the columns, and the hour are the same."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +76,7 @@ class LogCounts:
 
 
 class LogWriter:
-    """Takes entries from the event loop and writes them from a thread of its own.
+    """Takes entries from the event loop and writes them from a thread of its own; a process makes Parquet of them.
 
     file_seconds: the age at which a file is closed and becomes Parquet. clock_us: UTC microseconds.
     """
@@ -75,6 +87,7 @@ class LogWriter:
         self._bytes_offered = self._bytes_taken = 0
         self._sequence = 0
         self._open: dict[FileKey, tuple[OpenSpool, int]] = {}
+        self._parquet = ParquetProcess(root, time.monotonic)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         # Two threads count: the loop what it offers and drops, the writer what it writes and drops. Each has its own
@@ -84,11 +97,17 @@ class LogWriter:
         self._offered = self._written = self._lost_by_loop = self._lost_by_writer = 0
 
     def start(self) -> None:
-        """Make the directory, finish what a dead process left, and begin to write. Raises OSError where it cannot."""
+        """Make the directory, have finished what a dead process left, and write. Raises OSError where it cannot."""
         self._root.mkdir(parents=True, exist_ok=True)
-        recovered = recover(self._root)
-        if recovered:
-            logger.info("finished the log files of an earlier process", extra={"files": recovered})
+        streams = left_behind(self._root)
+        if streams:
+            logger.info(
+                "there are streams of other processes: the dead ones' are finished", extra={"files": len(streams)}
+            )
+        for stream in streams:
+            self._parquet.give(stream, rows=0)
+        # Here, since to make a process holds the interpreter for milliseconds, and nobody is served yet.
+        self._parquet.tend()
         self._thread.start()
 
     def offer(self, table: LogTable, entry: Entry, entry_bytes: int) -> bool:
@@ -117,7 +136,7 @@ class LogWriter:
     @property
     def rows_in_open_files(self) -> int:
         """Rows that are on disk, in streams that are not Parquet yet."""
-        return sum(spool.rows for spool, _ in list(self._open.values()))
+        return sum(spool.rows for spool, _ in list(self._open.values())) + self._parquet.rows_unfinished
 
     def close(self) -> None:
         """Write everything that was offered and close every file; returns when it is done, or after CLOSE_TIMEOUT_S."""
@@ -150,55 +169,59 @@ class LogWriter:
             # take the interpreter lock from the event loop all the time.
             waiting = len(self._queue)
             while waiting:
-                taken = self._take(waiting)
-                waiting -= len(taken)
-                self._append(taken)
+                waiting -= self._append_some(waiting)
+                if waiting:
+                    self._stop.wait(APPEND_PAUSE_S)
             self._close_files(everything=stopping)
+            self._parquet.tend()
+        if not self._parquet.finish(CLOSE_TIMEOUT_S):
+            logger.error("log files stay streams", extra={"rows": self._parquet.rows_unfinished})
 
-    def _take(self, entries_max: int) -> list[tuple[LogTable, Entry]]:
-        taken: list[tuple[LogTable, Entry]] = []
-        rows = 0
-        while len(taken) < entries_max and rows < ROWS_PER_APPEND_MAX:
+    def _append_some(self, entries_max: int) -> int:
+        """Write the oldest entries, ROWS_PER_APPEND_MAX rows or a few more. Returns how many entries they were."""
+        groups: defaultdict[tuple[LogTable, int], list[Entry]] = defaultdict(list)
+        entries = rows = size = 0
+        while entries < entries_max and rows < ROWS_PER_APPEND_MAX:
             table, entry, entry_bytes = self._queue.popleft()
-            self._bytes_taken += entry_bytes
-            taken.append((table, entry))
+            groups[table, entry.ts_us // HOUR_US].append(entry)
+            entries += 1
             rows += entry.row_count
-        return taken
+            size += entry_bytes
+        self._bytes_taken += size
+        for (table, hour), of_group in groups.items():
+            self._append(table, hour, of_group)
+            while of_group:
+                del of_group[-ENTRIES_PER_FREE_MAX:]
+        return entries
 
-    def _append(self, taken: Sequence[tuple[LogTable, Entry]]) -> None:
-        groups: dict[tuple[int, int], tuple[LogTable, list[Entry]]] = {}
-        for table, entry in taken:
-            group = (id(table), entry.ts_us // 3_600_000_000)
-            groups.setdefault(group, (table, []))[1].append(entry)
-        for (_, hour), (table, entries) in groups.items():
-            rows = sum(entry.row_count for entry in entries)
-            try:
-                batch = table.batch(entries)
-            except Exception as error:  # noqa: BLE001 - whatever an entry holds, the thread must live
-                self._lose("unwritable", rows, error)
-                continue
-            key = (table.label, _partition(table, hour), table.schema)
-            try:
-                self._spool(key).append(batch)
-            except (OSError, pa.ArrowException) as error:
-                self._lose("disk", rows, error)
-                # The stream may end in half a batch, behind which nothing could be read: close it and begin another.
-                if key in self._open:
-                    self._close(key)
-            else:
-                self._written += rows
+    def _append(self, table: LogTable, hour: int, entries: Sequence[Entry]) -> None:
+        try:
+            batch = table.batch(entries)
+        except Exception as error:  # noqa: BLE001 - whatever an entry holds, the thread must live
+            self._lose("unwritable", entries, error)
+            return
+        key = (table, hour)
+        try:
+            self._spool(key, batch.schema).append(batch)
+        except (OSError, pa.ArrowException) as error:
+            self._lose("disk", entries, error)
+            # The stream takes nothing more: close it and begin another.
+            if key in self._open:
+                self._close(key)
+        else:
+            self._written += batch.num_rows
 
-    def _lose(self, reason: str, rows: int, error: Exception) -> None:
+    def _lose(self, reason: str, entries: Sequence[Entry], error: Exception) -> None:
+        rows = sum(entry.row_count for entry in entries)
         self._lost_by_writer += rows
         self._dropped_by_writer[reason] = self._dropped_by_writer.get(reason, 0) + rows
         logger.error("rows of the log were lost", extra={"rows": rows, "reason": repr(error)[:500]})
 
-    def _spool(self, key: FileKey) -> OpenSpool:
+    def _spool(self, key: FileKey, schema: pa.Schema) -> OpenSpool:
         opened = self._open.get(key)
         if opened is None:
-            _, partition, schema = key
             self._sequence += 1
-            target = f"{partition}/{self._names.name(self._sequence)}.parquet"
+            target = f"{_partition(*key)}/{self._names.name(self._sequence)}.parquet"
             opened = self._open[key] = (OpenSpool(self._root, target, schema), self._clock_us())
         return opened[0]
 
@@ -211,14 +234,9 @@ class LogWriter:
 
     def _close(self, key: FileKey) -> None:
         spool = self._open[key][0]
-        try:
-            spool.close()
-        except (OSError, pa.ArrowException) as error:
-            # It stays on disk, and the next start finishes it.
-            reason = repr(error)[:500]
-            logger.error("a log file stays a stream", extra={"file": spool.path.name, "reason": reason})  # noqa: TRY400
-        finally:
-            del self._open[key]
+        spool.close()
+        self._parquet.give(spool.path, spool.rows)
+        del self._open[key]
 
 
 def _partition(table: LogTable, hour: int) -> str:

@@ -35,15 +35,16 @@ class OutcomeTable:
 
     def batch(self, entries: Sequence[OutcomeEntry]) -> pa.RecordBatch:
         """Build one batch, a row an entry."""
+        ts_us, prediction_ids, rows, units, metrics, values, ats_us = zip(*entries, strict=True)
         columns = {
             "schema_version": np.full(len(entries), SCHEMA_VERSION, np.int16),
-            "prediction_id": [e.prediction_id for e in entries],
-            "row": [e.row for e in entries],
-            "unit": [e.unit for e in entries],
-            "metric": [e.metric for e in entries],
-            "value": [e.value for e in entries],
-            "at": np.array([e.at_us for e in entries], "M8[us]"),
-            "received_at": np.array([e.ts_us for e in entries], "M8[us]"),
+            "prediction_id": prediction_ids,
+            "row": rows,
+            "unit": units,
+            "metric": metrics,
+            "value": values,
+            "at": np.array(ats_us, "M8[us]"),
+            "received_at": np.array(ts_us, "M8[us]"),
         }
         return pa.RecordBatch.from_arrays(
             [pa.array(columns[field.name], field.type) for field in self.schema], schema=self.schema

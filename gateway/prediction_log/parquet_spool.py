@@ -1,26 +1,25 @@
-"""Files of the log: an Arrow stream that grows while it is open, made into one Parquet file when it is closed.
+"""Streams of the log: Arrow data on disk that grows while it is open, to become one Parquet file once it is closed.
 
-Every append is handed to the operating system at once, so that a killed process loses nothing that was appended. A
-closed stream becomes Parquet under its final name by one atomic rename: a reader sees whole files only. Streams that a
-dead process left are closed by the next one that starts.
+Every append is handed to the operating system at once, so that a killed process loses nothing that was appended.
+Streams that a dead process left are found by the lock that nobody holds on them. `parquet_file` makes the Parquet.
 """
 
+import contextlib
 import fcntl
-import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+SPOOL_DIRECTORY: Final = "spool"
 SPOOL_SUFFIX: Final = ".arrows"
 TARGET_KEY: Final = b"sekisho.target"
 """Schema metadata of a stream: the path, below the log's root, of the Parquet file that it will become."""
 
-COMPRESSION: Final = "zstd"
-
-logger = logging.getLogger(__name__)
+BUFFER_BYTES: Final = 256 * 1024
+"""Of a stream's buffer: the usual batch reaches the operating system by one call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,87 +35,98 @@ class FileNames:
 
 
 class OpenSpool:
-    """One growing stream. Its metadata say where the Parquet file will go, so that another process can finish it."""
+    """One growing stream. Its metadata say where the Parquet file will go, so that another process can make it."""
 
     def __init__(self, root: Path, target: str, schema: pa.Schema) -> None:
         """Begin a stream. target: the Parquet file's path below `root`. Raises OSError."""
-        directory = root / "spool"
+        directory = root / SPOOL_DIRECTORY
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / Path(target).with_suffix(SPOOL_SUFFIX).name
         self.rows = 0
         self.bytes = 0
-        self._root = root
-        # Unbuffered: what is appended is with the operating system when `append` returns. The lock says "in use", and
-        # is taken under another name: between open and lock, a process that starts would take the file for an orphan.
+        # The lock says "in use", and is taken under another name: between open and lock, a process that starts would
+        # take the file for an orphan.
         unlocked = self.path.with_suffix(".new")
-        self._file = unlocked.open("xb", buffering=0)
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        unlocked.rename(self.path)
+        self._file = _AppendedFile(unlocked)
+        try:
+            unlocked.rename(self.path)
+        except OSError:
+            self._file.end()
+            raise
         marked = schema.with_metadata({**(schema.metadata or {}), TARGET_KEY: target.encode()})
-        self._writer = pa.ipc.new_stream(self._file, marked)
+        # Arrow writes each column's buffers by themselves. Without a buffer before it, each would be a call into
+        # Python, for which the writer's thread would have to ask the event loop's for the interpreter.
+        self._buffered = pa.BufferedOutputStream(pa.PythonFile(self._file, "w"), BUFFER_BYTES)
+        self._writer = pa.ipc.new_stream(self._buffered, marked)
 
     def append(self, batch: pa.RecordBatch) -> None:
-        """Append rows. Raises OSError."""
-        self._writer.write_batch(batch)
+        """Append rows; they are with the operating system when this returns. Raises OSError: then append no more."""
+        try:
+            self._writer.write_batch(batch)
+            self._buffered.flush()
+        except (OSError, pa.ArrowException):
+            self._file.cut()
+            raise
+        self._file.keep()
         self.rows += batch.num_rows
         self.bytes += batch.nbytes
 
-    def close(self) -> Path | None:
-        """Make the Parquet file and remove the stream. Returns its path. Raises OSError; the stream then stays."""
-        try:
+    def close(self) -> None:
+        """End the stream and let go of its lock. It holds every batch that `append` returned from."""
+        # The mark at its end is a courtesy: a stream that ends behind a whole batch is read without it.
+        with contextlib.suppress(OSError, pa.ArrowException):
             self._writer.close()
-            return finish(self._root, self.path)
-        finally:
-            self._file.close()
+            self._buffered.flush()
+        self._file.end()
 
 
-def finish(root: Path, stream: Path) -> Path | None:
-    """Make a stream's Parquet file and remove the stream. A half-written last batch is left out. Raises OSError.
+def left_behind(root: Path) -> list[Path]:
+    """List the streams that are on disk: all but those that are being written are a dead process's."""
+    return sorted((root / SPOOL_DIRECTORY).glob(f"*{SPOOL_SUFFIX}"))
 
-    Returns the file's path, None where the stream held no row.
+
+class _AppendedFile:
+    """A file for pyarrow to write to, of which what was not kept can be cut off for good.
+
+    Arrow's buffer writes once more, when it is flushed or freed, what it could not write before. Behind half of the
+    same bytes that would be read as rows which nobody wrote.
     """
-    batches = []
-    schema = None
-    try:
-        with pa.memory_map(str(stream)) as source, pa.ipc.open_stream(source) as reader:
-            schema = reader.schema
-            batches.extend(reader)
-    except (pa.ArrowInvalid, OSError) as error:
-        # Arrow tells a stream that ends within a batch by either. An OSError of the disk's own has a number.
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        logger.warning("a log stream ends in the middle of a batch", extra={"file": stream.name, "reason": str(error)})
-    target = _target(root, schema)
-    if target is not None and batches:
-        table = pa.Table.from_batches(batches, schema).unify_dictionaries()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(f".{target.name}.tmp")
-        # No statistics of floats: they leave NaN out, and readers that trust them then find none.
-        countable = [field.name for field in table.schema if not pa.types.is_floating(field.type)]
-        pq.write_table(table, unfinished, compression=COMPRESSION, write_statistics=countable)
-        unfinished.replace(target)
-    stream.unlink()
-    return target if batches else None
 
+    def __init__(self, path: Path) -> None:
+        """Create it and take its lock. Raises OSError."""
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._length = self._kept = 0
+        self._taking = True
+        self.closed = False
 
-def _target(root: Path, schema: pa.Schema | None) -> Path | None:
-    if schema is None or TARGET_KEY not in (schema.metadata or {}):
-        return None
-    target = (root / schema.metadata[TARGET_KEY].decode()).resolve()
-    return target if target.is_relative_to(root.resolve()) else None
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the operating system, all of them. Raises OSError."""
+        rest = memoryview(data if self._taking else b"")
+        while rest:
+            written = os.write(self._fd, rest)
+            self._length += written
+            rest = rest[written:]
 
+    def keep(self) -> None:
+        """Keep what was written so far, whatever fails later."""
+        self._kept = self._length
 
-def recover(root: Path) -> int:
-    """Finish the streams that no living process holds. Returns how many. Never raises for one bad file."""
-    finished = 0
-    for stream in sorted((root / "spool").glob(f"*{SPOOL_SUFFIX}")):
-        try:
-            with stream.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                finish(root, stream)
-                finished += 1
-        except BlockingIOError:
-            continue  # another process is writing it
-        except (OSError, pa.ArrowException) as error:
-            logger.warning("a log stream cannot be recovered", extra={"file": stream.name, "reason": str(error)})
-    return finished
+    def cut(self) -> None:
+        """Cut off what was not kept, and take nothing more."""
+        self._taking = False
+        with contextlib.suppress(OSError):  # half a batch at a stream's very end is left out when it is read
+            os.ftruncate(self._fd, self._kept)
+
+    def end(self) -> None:
+        """Close it, which frees the lock."""
+        if not self.closed:
+            self.closed, self._taking = True, False
+            with contextlib.suppress(OSError):  # its bytes were counted when they were written
+                os.close(self._fd)
+
+    def flush(self) -> None:
+        """Nothing waits here."""
+
+    def close(self) -> None:
+        """Leave it to `end`: pyarrow closes what it is given when it frees its own, at a time of its choice."""

@@ -1,8 +1,8 @@
 """Prediction entries → rows of the prediction record, column by column."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import chain
 from math import prod
 from typing import Any, Final, NamedTuple
 
@@ -14,18 +14,30 @@ from contracts.inference import split_byte_elements
 from contracts.manifest import Input, Output
 from contracts.prediction_record import (
     ARROW_TYPE_BY_DATATYPE,
-    DICTIONARY,
+    FEATURE_PREFIX,
     SCHEMA_VERSION,
     STATUSES,
-    TIMESTAMP,
     prediction_schema,
 )
 from experiments import Assignment, Reason
-from feature_store import ProjectedRow
+from feature_store import FeatureStatus, ProjectedRow
 from gateway.feature_plan import FeaturePlan
-from gateway.predict_request import PredictRequest
+from gateway.predict_request import EntityId, PredictRequest
+from gateway.prediction_log.packed_columns import packed_field
+from gateway.prediction_log.prediction_columns import (
+    Constant,
+    Counts,
+    Lookup,
+    durations,
+    integers,
+    rows_within,
+    scores,
+    spread,
+    texts,
+    times,
+    words,
+)
 
-MICROSECONDS_MAX = 2**31 - 1
 TENSOR_COLUMNS_MAX: Final = 1_024
 """Elements of a row for which a tensor that is no feature row is logged, a column each."""
 
@@ -68,7 +80,7 @@ class PredictionTable:
     """The rows of one model version, or of a model's static score."""
 
     def __init__(self, model: str, version: str, entities: Sequence[str], columns: LoggedColumns) -> None:
-        self._model, self._version, self._columns = model, version, columns
+        self._columns = columns
         self._entities = tuple(entities)
         self.directory = f"predictions/model={model}"
         self.label = f"{model}@{version}"
@@ -78,109 +90,150 @@ class PredictionTable:
             features=list(chain.from_iterable(columns.inputs)),
             outputs=list(chain.from_iterable(columns.outputs)),
         )
+        self._stream_schema = _stream_schema(self.schema, columns)
+        self._model, self._version = Constant(words([model])), Constant(words([version]))
+        self._schema_version = Constant(pa.array([SCHEMA_VERSION], pa.int16()))
+        self._first_row = Constant(pa.array([0], pa.int32()))
+        self._false = Constant(pa.array([False]))
+        self._nothing_degraded = Constant(pa.array([[]], pa.list_(pa.string())))
+        self._no_error = Constant(words([None]))
+        self._one = Constant(pa.array([1.0]))
+        self._statuses = pa.array(STATUSES, pa.string())
+        self._present = Constant(self._status_of([FeatureStatus.PRESENT]))
+        self._decisions = Lookup(_decision_columns)
+        self._served, self._errors = Lookup(_word_column), Lookup(_word_column)
 
     def batch(self, entries: Sequence[PredictionEntry]) -> pa.RecordBatch:
-        """Build one batch; an entry of n instances makes n rows."""
-        rows = sum(entry.row_count for entry in entries)
-        columns = [*self._fixed(entries, rows), *self._entity_columns(entries), *self._view_columns(entries, rows)]
-        columns += self._feature_columns(entries, rows)
-        columns += self._output_columns(entries)
-        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+        """Build one batch, with each tensor's columns packed; an entry of n instances makes n rows.
 
-    def _fixed(self, entries: Sequence[PredictionEntry], rows: int) -> list[pa.Array]:
+        No statement runs once a row and column: the entries are turned into tuples, one a field, and each tuple into
+        columns. What an entry has one value of is made by entry, and then spread over its rows.
+        """
+        fields: Any = PredictionEntry._make(zip(*entries, strict=True))  # each field holds the values of all entries
+        rows = sum(fields.row_count)
         single = rows == len(entries)
-        row = chain.from_iterable(range(entry.row_count) for entry in entries)
+        counts = None if single else np.array(fields.row_count)
+        columns = self._fixed(fields, counts, rows)
+        columns += self._entity_columns(fields, counts)
+        columns += self._view_columns(fields, rows)
+        columns += self._feature_columns(fields, rows)
+        columns += self._output_columns(fields)
+        return pa.RecordBatch.from_arrays(columns, schema=self._stream_schema)
 
-        def column(value: Callable[[PredictionEntry], Any], kind: pa.DataType) -> pa.Array:
-            values = [value(entry) for entry in entries]
-            return pa.array(values if single else _repeated(values, entries), kind)
-
-        def word(value: Callable[[PredictionEntry], str | None]) -> pa.Array:
-            return column(value, pa.string()).dictionary_encode().cast(DICTIONARY)
-
+    def _fixed(self, fields: Any, counts: Counts | None, rows: int) -> list[pa.Array]:
+        entries = len(fields.row_count)
+        experiments, variants, reasons, enrol_buckets, split_buckets = zip(*fields.assignment, strict=True)
+        # By identity: experiments and variants are few and live long, and to hash one takes as long as a whole row.
+        keys = list(zip(map(id, experiments), map(id, variants), map(id, reasons), strict=True))
+        experiment, revision, epoch, variant, probability, forced = spread(
+            self._decisions.columns(keys, fields.assignment), counts
+        )
+        degraded, errors = fields.degraded, fields.error_code
+        prediction_id, request_id, ts, unit, served, enrol_bucket, split_bucket, fallbacks, error, *stages = spread(
+            [
+                texts(fields.prediction_id),
+                texts(fields.request_id),
+                times(fields.ts_us),
+                texts(fields.unit),
+                *self._served.columns(fields.variant_served, fields.variant_served),
+                integers(enrol_buckets, np.int16, pa.int16()),
+                integers(split_buckets, np.int16, pa.int16()),
+                pa.array(degraded, pa.list_(pa.string())) if any(degraded) else self._nothing_degraded.rows(entries),
+                *(self._errors.columns(errors, errors) if any(errors) else [self._no_error.rows(entries)]),
+                *durations([fields.features_us, fields.queue_us, fields.infer_us, fields.total_us]),
+            ],
+            counts,
+        )
         return [
-            column(lambda e: e.prediction_id, pa.string()),
-            pa.array(list(row), pa.int32()),
-            column(lambda e: e.request_id, pa.string()),
-            pa.array(np.full(rows, SCHEMA_VERSION, np.int16)),
-            column(lambda e: e.ts_us, pa.int64()).cast(TIMESTAMP),
-            _constant(self._model, rows),
-            _constant(self._version, rows),
-            word(lambda e: e.assignment.experiment.name if e.assignment.experiment else None),
-            column(lambda e: e.assignment.experiment.revision if e.assignment.experiment else None, pa.int64()),
-            column(lambda e: e.assignment.experiment.epoch if e.assignment.experiment else None, pa.int64()),
-            column(lambda e: e.unit, pa.string()),
-            word(lambda e: e.assignment.variant.name if e.assignment.variant else None),
-            word(lambda e: e.variant_served),
-            column(lambda e: e.assignment.enrol_bucket, pa.int16()),
-            column(lambda e: e.assignment.split_bucket, pa.int16()),
-            column(lambda e: e.assignment.probability, pa.float64()),
-            column(lambda e: e.assignment.reason is Reason.FORCED, pa.bool_()),
-            column(lambda _: False, pa.bool_()),
-            column(lambda e: e.degraded, pa.list_(pa.string())),
-            word(lambda e: e.error_code),
-            *(
-                column(lambda e, i=i: min(e[i], MICROSECONDS_MAX), pa.int32())  # type: ignore[misc]
-                for i in map(PredictionEntry._fields.index, ("features_us", "queue_us", "infer_us", "total_us"))
-            ),
-            pa.array(np.ones(rows)),
+            prediction_id,
+            self._first_row.rows(rows) if counts is None else rows_within(counts),
+            request_id,
+            self._schema_version.rows(rows),
+            ts,
+            self._model.rows(rows),
+            self._version.rows(rows),
+            experiment,
+            revision,
+            epoch,
+            unit,
+            variant,
+            served,
+            enrol_bucket,
+            split_bucket,
+            probability,
+            forced,
+            self._false.rows(rows),  # shadow
+            fallbacks,
+            error,
+            *stages,
+            self._one.rows(rows),  # sample_weight
         ]
 
-    def _entity_columns(self, entries: Sequence[PredictionEntry]) -> list[pa.Array]:
+    def _entity_columns(self, fields: Any, counts: Counts | None) -> list[pa.Array]:
+        requests: Sequence[PredictRequest] = fields.request
+        if all(request.instances is None for request in requests):
+            shared = [request.entities for request in requests]
+            return spread([texts([entities.get(kind) for entities in shared]) for kind in self._entities], counts)
         columns = []
         for kind in self._entities:
-            values: list[str | None] = []
-            for entry in entries:
-                shared = entry.request.entities.get(kind)
-                if entry.request.instances is None:
-                    values += [None if shared is None else str(shared)] * entry.row_count
+            values: list[EntityId | None] = []
+            for request, rows in zip(requests, fields.row_count, strict=True):
+                of_request = request.entities.get(kind)
+                if request.instances is None:
+                    values += [of_request] * rows
                 else:
-                    own = (instance.entities.get(kind, shared) for instance in entry.request.instances)
-                    values += [None if entity is None else str(entity) for entity in own]
-            columns.append(pa.array(values, pa.string()))
+                    values += [instance.entities.get(kind, of_request) for instance in request.instances]
+            columns.append(texts(values))
         return columns
 
-    def _view_columns(self, entries: Sequence[PredictionEntry], rows: int) -> list[pa.Array]:
+    def _view_columns(self, fields: Any, rows: int) -> list[pa.Array]:
         if not self._columns.views:
             return []
-        # Rows that were sent as tensors were looked up in no view.
-        nowhere = [(None,) * len(self._columns.views)]
-        found = list(chain.from_iterable(entry.found or nowhere * entry.row_count for entry in entries))
-        assert len(found) == rows
-        statuses, times = [], []
-        for v in range(len(self._columns.views)):
-            of_view: list[ProjectedRow | None] = [row[v] for row in found]
-            codes = pa.array([None if row is None else int(row.status) for row in of_view], pa.int32())
-            statuses.append(pa.DictionaryArray.from_arrays(codes, pa.array(STATUSES, pa.string())))
-            times_us = [None if row is None else row.event_time_us for row in of_view]
-            times.append(pa.array(times_us, pa.int64()).cast(TIMESTAMP))
-        return [*statuses, *times]
+        found = list(chain.from_iterable(fields.found))
+        if len(found) != rows:
+            # Rows that were sent as tensors were looked up in no view.
+            nowhere = ((None,) * len(self._columns.views),)
+            each = (of_entry or nowhere * count for of_entry, count in zip(fields.found, fields.row_count, strict=True))
+            found = list(chain.from_iterable(each))
+        statuses, event_times = [], []
+        for of_view in zip(*found, strict=True):
+            statuses.append(self._status_column([row and row.status for row in of_view]))
+            event_times.append(times([row and row.event_time_us for row in of_view]))
+        return [*statuses, *event_times]
 
-    def _feature_columns(self, entries: Sequence[PredictionEntry], rows: int) -> list[pa.Array]:
+    def _status_column(self, statuses: list[FeatureStatus | None]) -> pa.Array:
+        if statuses.count(FeatureStatus.PRESENT) == len(statuses):
+            return self._present.rows(len(statuses))
+        return self._status_of(statuses)
+
+    def _status_of(self, statuses: Sequence[FeatureStatus | None]) -> pa.Array:
+        return pa.DictionaryArray.from_arrays(integers(statuses, np.int32, pa.int32()), self._statuses)
+
+    def _feature_columns(self, fields: Any, rows: int) -> list[pa.Array]:
         columns: list[pa.Array] = []
-        for i, names in enumerate(self._columns.inputs):
+        for names, pieces in zip(self._columns.inputs, zip(*fields.inputs, strict=True), strict=True):
             if not names:
                 continue
             datatype = names[0][1]
-            data = b"".join([entry.inputs[i] for entry in entries])
+            data = b"".join(pieces)
             if datatype == BYTES:
                 elements = [e.decode("utf-8", "replace") for e in split_byte_elements(data, names[0][0])]
                 columns += [pa.array(elements[j :: len(names)], pa.string()) for j in range(len(names))]
             else:
-                matrix = np.frombuffer(data, DTYPE_BY_DATATYPE[datatype]).reshape(rows, len(names))
-                # One transposing copy, after which each column is contiguous and needs none of its own.
-                columns += [pa.array(column) for column in np.ascontiguousarray(matrix.T)]
+                width = DTYPE_BY_DATATYPE[datatype].itemsize * len(names)
+                assert len(data) == rows * width
+                columns.append(pa.Array.from_buffers(pa.binary(width), rows, [None, pa.py_buffer(data)]))
         return columns
 
-    def _output_columns(self, entries: Sequence[PredictionEntry]) -> list[pa.Array]:
+    def _output_columns(self, fields: Any) -> list[pa.Array]:
         columns: list[pa.Array] = []
-        for o, names in enumerate(self._columns.outputs):
+        for names, pieces in zip(self._columns.outputs, zip(*fields.outputs, strict=True), strict=True):
             if not names:
                 continue
-            values = list(chain.from_iterable(entry.outputs[o] for entry in entries))
-            each = [list(c) for c in zip(*values, strict=True)] if isinstance(values[0], list) else [values]
+            values = list(chain.from_iterable(pieces))
+            each = zip(*values, strict=True) if isinstance(values[0], list) else [values]
             columns += [
-                pa.array(column, ARROW_TYPE_BY_DATATYPE[datatype])
+                scores(column, ARROW_TYPE_BY_DATATYPE[datatype])
                 for column, (_, datatype) in zip(each, names, strict=True)
             ]
         return columns
@@ -209,11 +262,30 @@ def tensor_columns(name: str, datatype: str, shape: Sequence[int]) -> Columns:
     return tuple((f"{name}.{i}", datatype) for i in range(elements))
 
 
-def _repeated(values: Sequence[Any], entries: Sequence[PredictionEntry]) -> list[Any]:
-    return list(
-        chain.from_iterable(repeat(value, entry.row_count) for value, entry in zip(values, entries, strict=True))
-    )
+def _stream_schema(schema: pa.Schema, columns: LoggedColumns) -> pa.Schema:
+    """Put one packed field in the place of each input's columns. Texts, whose length varies, stay as they are."""
+    fields = list(schema)
+    for i, names in enumerate(columns.inputs):
+        if names and names[0][1] != BYTES:
+            own = [FEATURE_PREFIX + name for name, _ in names]
+            place = fields.index(schema.field(own[0]))
+            dtype = DTYPE_BY_DATATYPE[names[0][1]]
+            fields[place : place + len(names)] = [packed_field(f"packed.{i}", own, dtype)]
+    return pa.schema(fields, schema.metadata)
 
 
-def _constant(value: str, rows: int) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([value], pa.string()))
+def _word_column(values: list[str | None]) -> list[pa.Array]:
+    return [words(values)]
+
+
+def _decision_columns(assignments: list[Assignment]) -> list[pa.Array]:
+    """Return what experiment, variant and reason decide: the columns of that, a row a decision."""
+    experiments = [assignment.experiment for assignment in assignments]
+    return [
+        words([e.name if e else None for e in experiments]),
+        pa.array([e.revision if e else None for e in experiments], pa.int64()),
+        pa.array([e.epoch if e else None for e in experiments], pa.int64()),
+        words([a.variant.name if a.variant else None for a in assignments]),
+        pa.array([a.probability for a in assignments], pa.float64()),
+        pa.array([a.reason is Reason.FORCED for a in assignments], pa.bool_()),
+    ]

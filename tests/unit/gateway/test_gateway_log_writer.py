@@ -3,13 +3,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
 from gateway.prediction_log import log_writer
 from gateway.prediction_log.log_writer import LogWriter, entry_bytes
-from gateway.prediction_log.parquet_spool import FileNames
+from gateway.prediction_log.parquet_spool import FileNames, OpenSpool
 from tests.integration.gateway_client import until
 
 NOON_US = int(datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp() * 1e6)
@@ -180,6 +181,57 @@ def test_a_disk_that_cannot_be_written_costs_rows_and_not_the_writer(log, tmp_pa
     log.close()
     assert numbers_of(tmp_path) == [2]
     assert log.counts().pending == 0
+
+
+def test_every_piece_of_a_long_queue_is_written_and_counted_with_the_rest(log, tmp_path, monkeypatch):
+    monkeypatch.setattr(log_writer, "ROWS_PER_APPEND_MAX", 7)
+    table, other = Table(), Table("others")
+    for number in range(200):
+        offer(log, number, table=other if number % 5 == 0 else table, rows=number % 3 + 1)
+    seen = []
+
+    def all_written() -> bool:
+        counts = log.counts()
+        seen.append(counts.offered == counts.written + counts.pending)
+        return counts.pending == 0
+
+    log.start()
+    until("all is written", all_written)
+    log.close()
+    assert all(seen)
+    assert numbers_of(tmp_path) == sorted(number for number in range(200) for _ in range(number % 3 + 1))
+
+
+def test_no_row_leaves_the_open_files_before_its_parquet_is_there(log, clock, tmp_path):
+    log.start()
+    offer(log, 1, table=Table())
+    until("the row is on disk", lambda: log.rows_in_open_files == 1)
+    clock.now_us += 61_000_000
+    until("the file is closed", lambda: log.rows_in_open_files == 0)
+    assert numbers_of(tmp_path) == [1]
+
+
+def test_streams_of_a_dead_process_become_parquet_after_a_start_and_a_living_ones_stay(log, tmp_path):
+    root = tmp_path / "log"
+    batch = Table().batch([Entry(NOON_US, 1, 7)])
+    dead, living = (OpenSpool(root, f"predictions/{name}.parquet", batch.schema) for name in ("dead", "living"))
+    for spool in (dead, living):
+        spool.append(batch)
+    dead._file.end()
+    log.start()
+    log.close()
+    assert [path.stem for path in tmp_path.rglob("*.parquet")] == ["dead"]
+    assert [path.stem for path in (root / "spool").iterdir()] == ["living"]
+    living.close()
+
+
+def test_a_closed_log_leaves_no_process(log):
+    before = set(psutil.Process().children())
+    log.start()
+    (child,) = set(psutil.Process().children()) - before
+    offer(log, 1, table=Table())
+    log.close()
+    assert not child.is_running()
 
 
 def test_an_entry_is_taken_to_hold_its_request_as_well_as_its_features():

@@ -16,6 +16,7 @@ from loadtests.loads import (
     BATCH,
     CLOSED_LOADS,
     RANK_BATCH,
+    RANK_IN_TURN,
     RANK_SINGLES,
     SCALING,
     SIXTEEN,
@@ -57,7 +58,7 @@ class RoundPlan:
     @property
     def cells(self) -> int:
         """Cells of one round."""
-        of_the_product = 4 if PRODUCT in self.names else 0
+        of_the_product = 5 if PRODUCT in self.names else 0
         return len(self.names) * (len(CLOSED_LOADS) + len(self.open_loads)) + of_the_product + len(self.scaled)
 
 
@@ -113,7 +114,11 @@ def _round(number: int, plan: RoundPlan, data: BenchData, redis: RedisServer, di
                     reached_per_s = measured.result.rate_per_s
                 yield measured
         if PRODUCT in names:
-            for load in (half_capacity(reached_per_s), BATCH, *_shifted([RANK_BATCH, RANK_SINGLES], number - 1)):
+            for load in (
+                half_capacity(reached_per_s),
+                BATCH,
+                *_shifted([RANK_BATCH, RANK_SINGLES, RANK_IN_TURN], number - 1),
+            ):
                 yield cell(running.stacks[PRODUCT], load)
         for name in _shifted(plan.scaled, number - 1):
             yield cell(running.stacks[name], SCALING)

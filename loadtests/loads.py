@@ -36,6 +36,9 @@ RANK_BATCH = Load(name=f"rank-{RANK_ITEMS}", connections=1, instances=RANK_ITEMS
 RANK_SINGLES = Load(name="rank-1", connections=64, kind="rank")
 """The same pairs of user and item in the same order, a request each."""
 
+RANK_IN_TURN = Load(name="rank-1-in-turn", connections=1, kind="rank")
+"""The same again, one after another: how a caller ranks who has but one item a request."""
+
 SCALING = Load(name="scaling-64", connections=64)
 """Closed loop, on one and on more processes of the gateway, one right after the other."""
 

@@ -46,8 +46,16 @@ def forced_variant(headers: dict[bytes, bytes]) -> str | None:
 
 def timing(prediction: Prediction) -> bytes:
     """Write `server-timing`: where the time of an answer went, in ms."""
-    scored = prediction.scored
-    return (
-        f"features;dur={prediction.features_us / 1000:.3f}, queue;dur={scored.queue_us / 1000:.3f}, "
-        f"infer;dur={scored.infer_us / 1000:.3f}, total;dur={prediction.total_us / 1000:.3f}"
-    ).encode()
+    scored, features_us, total_us = prediction.scored, prediction.features_us, prediction.total_us
+    queue_us, infer_us = scored.queue_us, scored.infer_us
+    # Whole numbers: writing four floats with three places costs more than twice as much.
+    return b"features;dur=%d.%03d, queue;dur=%d.%03d, infer;dur=%d.%03d, total;dur=%d.%03d" % (
+        features_us // 1000,
+        features_us % 1000,
+        queue_us // 1000,
+        queue_us % 1000,
+        infer_us // 1000,
+        infer_us % 1000,
+        total_us // 1000,
+        total_us % 1000,
+    )

@@ -120,19 +120,23 @@ def test_a_goal_of_most_is_not_reached_above_its_bound():
 RANKING = [
     cell("sekisho", "rank-500", 1, 100, cpu_s=8.0, p50_ms=5.0),
     cell("sekisho", "rank-1", 1, 5_000, cpu_s=0.16),
+    cell("sekisho", "rank-1-in-turn", 1, 1_000, cpu_s=0.8),
     cell("sekisho", "rank-500", 2, 100, cpu_s=4.0, p50_ms=10.0),
     cell("sekisho", "rank-1", 2, 5_000, cpu_s=0.16),
+    cell("sekisho", "rank-1-in-turn", 2, 1_000, cpu_s=0.8),
 ]
 
 
 def test_one_request_of_500_items_is_compared_with_500_requests_of_one_in_the_same_round():
     (goal,) = [goal for goal in check_goals(RANKING) if goal.text.startswith("CPU of 500")]
     assert (goal.measured, goal.least, goal.most) == pytest.approx((15, 10, 20))
-    heads, (batch, singles, ratio) = ranking_rows(RANKING)
+    heads, (batch, singles, ratio, in_turn, ratio_in_turn) = ranking_rows(RANKING)
     assert heads[-2:] == ("all CPU ms", "wall ms")
     assert batch[-2:] == ("6.00 (4.00-8.00)", "7.50 (5.00-10.00)")
     assert singles[-2:] == ("80.00", "100.00")
     assert ratio[-2:] == ("15.00 (10.00-20.00)", "15.00 (10.00-20.00)")
+    assert in_turn[-2:] == ("400.00", "500.00")
+    assert ratio_in_turn[-2:] == ("75.00 (50.00-100.00)", "75.00 (50.00-100.00)")
 
 
 def test_a_run_without_rankings_has_no_table_of_them():

@@ -116,22 +116,13 @@ class FeatureAssembler:
         overrides = [_overrides(plan, values) for values in features] if plan.overridable else []
         degraded: tuple[str, ...] = ()
         by_view: list[list[ProjectedRow]] = []
-        for v, view in enumerate(views):
-            overridden = {i: own[v] for i, own in enumerate(overrides) if v in own}
-            keys_of_view = keys_by_view[v]
-            stored = [key for i, key in enumerate(keys_of_view) if i not in overridden] if overridden else keys_of_view
-            # ... and its row projected once, however many instances share it.
-            projected = {key: _project(view, row_at[key], now_us, None, "") for key in dict.fromkeys(stored)}
-            own_rows = {
-                i: _project(view, row_at[keys_of_view[i]], now_us, own, _where(i)) for i, own in overridden.items()
-            }
-            for row in chain(projected.values(), own_rows.values()):
+        for v, (view, keys_of_view) in enumerate(zip(views, keys_by_view, strict=True)):
+            own = {i: given[v] for i, given in enumerate(overrides) if v in given}
+            rows, distinct = _rows_of_view(view, keys_of_view, row_at, own, now_us)
+            by_view.append(rows)
+            for row in distinct:
                 if row.status:
                     degraded = self._degraded(view, row, degraded)
-            if own_rows:
-                by_view.append([own_rows.get(i) or projected[key] for i, key in enumerate(keys_of_view)])
-            else:
-                by_view.append([projected[key] for key in keys_of_view])
         pieces = [[row.pieces for row in rows] for rows in by_view]
         pieces.append(request_pieces)
         inputs = []
@@ -215,6 +206,26 @@ def _project(
     if view.fail_when_missing and row.status is FeatureStatus.MISSING:
         raise FeaturesMissing(f"view {view.name!r} has no row for this {view.entity}", f"entities.{view.entity}")
     return row
+
+
+def _rows_of_view(
+    view: ViewPlan,
+    keys: list[bytes],
+    row_at: Mapping[bytes, bytes | None],
+    overrides: Mapping[int, Mapping[str, Any]],
+    now_us: int,
+) -> tuple[list[ProjectedRow], list[ProjectedRow]]:
+    """Project the row of each instance. A stored one is projected once, however many share it.
+
+    overrides: by instance, values of the request. Returns the rows by instance, and those that were projected.
+    """
+    stored = [key for i, key in enumerate(keys) if i not in overrides] if overrides else keys
+    shared = {key: _project(view, row_at[key], now_us, None, "") for key in dict.fromkeys(stored)}
+    if not overrides:
+        return [shared[key] for key in keys], list(shared.values())
+    own = {i: _project(view, row_at[keys[i]], now_us, given, _where(i)) for i, given in overrides.items()}
+    rows = [own[i] if i in own else shared[key] for i, key in enumerate(keys)]
+    return rows, [*shared.values(), *own.values()]
 
 
 def _overrides(plan: FeaturePlan, features: Mapping[str, Any]) -> dict[int, dict[str, Any]]:

@@ -101,9 +101,10 @@ def _run(system: DemoSystem, console: Console, *, once: bool, ports: Ports) -> i
         console.print(f"done in {time.monotonic() - begun:.0f} s")
         return 1 if problems else 0
     console.print("serving until Ctrl-C", style="bold")
-    while True:
+    while system.is_served:
         time.sleep(WATCH_S)
         demo.tell_of_deaths()
+    return 1
 
 
 def _interrupted(_number: int, _frame: FrameType | None) -> None:

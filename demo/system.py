@@ -87,6 +87,11 @@ class DemoSystem:
             status: dict[str, Any] = json.load(answer)
             return status
 
+    @property
+    def is_served(self) -> bool:
+        """Whether there is a gateway; without one the rest is of no use."""
+        return "gateway" in self.children
+
     def newly_dead(self) -> list[str]:
         """Name, once each, the children that have ended on their own."""
         found = []

@@ -41,7 +41,7 @@ class TooSlow(GatewayError):
 
 
 class TooManyInstances(GatewayError):
-    """More instances than the model's route takes in one request."""
+    """More instances than the model's route takes in one request, or rows of them that are too large together."""
 
     code = "too_many_instances"
 

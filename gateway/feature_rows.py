@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -14,9 +14,20 @@ from feature_store import (
     WrongFeatureValue,
     entity_id_bytes,
 )
-from gateway.errors import FeaturesMissing, FeaturesUnavailable, InvalidRequest, MissingEntity, WrongFeatureType
+from gateway.errors import (
+    FeaturesMissing,
+    FeaturesUnavailable,
+    InvalidRequest,
+    MissingEntity,
+    TooManyInstances,
+    WrongFeatureType,
+)
 from gateway.feature_plan import FeaturePlan, ViewPlan
 from gateway.predict_request import EntityId, Instance, PredictRequest
+
+ROWS_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Of one request's rows as a model takes them: what many instances share is there once an instance. A worker takes
+twice as much in one body, by default."""
 
 
 class RowReader(Protocol):
@@ -58,8 +69,8 @@ class FeatureAssembler:
     def rows(self, plan: FeaturePlan, request: PredictRequest) -> Awaitable[ModelRows]:
         """Assemble the rows of every instance.
 
-        Raises, when awaited, MissingEntity, MissingFeature, WrongFeatureType (naming the field), FeaturesMissing,
-        FeaturesUnavailable.
+        Raises, when awaited, MissingEntity, MissingFeature, WrongFeatureType, TooManyInstances (naming the field),
+        FeaturesMissing, FeaturesUnavailable.
         """
         instances = request.instances
         if instances is None:
@@ -125,9 +136,14 @@ class FeatureAssembler:
                     degraded = self._degraded(view, row, degraded)
         pieces = [[row.pieces for row in rows] for rows in by_view]
         pieces.append(request_pieces)
-        inputs = []
+        inputs, bytes_left = [], ROWS_BYTES_MAX
         for plan_input in plan.inputs:
             runs = [[of_row[run] for of_row in pieces[source]] for source, run in plan_input.order]
+            bytes_left -= sum([sum(map(len, run)) for run in runs])
+            if bytes_left < 0:
+                raise TooManyInstances(
+                    f"the rows of {len(instances)} instances take more than {ROWS_BYTES_MAX} bytes", "instances"
+                )
             inputs.append(b"".join(runs[0] if len(runs) == 1 else chain.from_iterable(zip(*runs, strict=True))))
         found: list[tuple[ProjectedRow, ...]] = [()] * len(instances)
         if by_view:

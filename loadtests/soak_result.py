@@ -12,6 +12,9 @@ from loadtests.stack_process import ProcessUsage
 FORMAT = 1
 GENERATOR = "load generator"
 MEMORY_MB_PER_MINUTE_MAX = 1.0
+SLOPE_MINUTES_MIN = 5.0
+"""Of a soak whose slope is judged: within seconds, a tenth of a megabyte is a megabyte a minute."""
+
 """Of gateway, workers and Redis together, over the second half: what counts as flat."""
 
 
@@ -99,6 +102,8 @@ class SoakResult(msgspec.Struct, frozen=True, kw_only=True):
     def goals(self) -> list[GoalResult]:
         """What is told and never fails a soak."""
         slope = memory_slope_mb_per_minute(self.samples, served_by(self.samples))
+        if self.minutes < SLOPE_MINUTES_MIN:
+            slope = None
         return [GoalResult("memory over the second half, MB a minute", MEMORY_MB_PER_MINUTE_MAX, False, slope)]
 
 

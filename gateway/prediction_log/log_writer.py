@@ -7,6 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -26,6 +27,9 @@ DECODED_BYTES_PER_BYTE: Final = 16
 APPEND_INTERVAL_S: Final = 0.2
 """How long an entry may wait in memory: what a killed process can lose."""
 
+APPEND_INTERVAL_MIN_S: Final = 0.02
+"""The least time between two looks at the queue, which come as often as it has one append's worth."""
+
 ROWS_PER_APPEND_MAX: Final = 512
 """Rows that are written in one piece. More cost less each; but no call may hold the interpreter's lock for long, since
 requests wait for it."""
@@ -38,6 +42,9 @@ APPEND_PAUSE_S: Final = 0.002
 
 FILE_ROWS_MAX: Final = 500_000
 FILE_BYTES_MAX: Final = 256 * 1024 * 1024
+LOSS_TOLD_EVERY_S: Final = 60.0
+"""Rows that are lost are told at once, and those lost after them together, this often; the counts have all."""
+
 CLOSE_TIMEOUT_S: Final = 30.0
 HOUR_US: Final = 3_600_000_000
 
@@ -95,6 +102,7 @@ class LogWriter:
         self._dropped_by_loop: dict[str, int] = {}
         self._dropped_by_writer: dict[str, int] = {}
         self._offered = self._written = self._lost_by_loop = self._lost_by_writer = 0
+        self._lost_untold, self._told_at_us = 0, -inf
 
     def start(self) -> None:
         """Make the directory, have finished what a dead process left, and write. Raises OSError where it cannot."""
@@ -162,12 +170,15 @@ class LogWriter:
     # The writer's thread ---------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        stopping = False
+        stopping, interval_s = False, APPEND_INTERVAL_S
         while not stopping:
-            stopping = self._stop.wait(APPEND_INTERVAL_S)
+            stopping = self._stop.wait(interval_s)
             # Only what is there now. "While there is any" would, under load, append row by row without a pause, and
             # take the interpreter lock from the event loop all the time.
             waiting = len(self._queue)
+            # The busier it is, the sooner again: several appends in a row would hold requests up by all of their time.
+            due_s = interval_s * ROWS_PER_APPEND_MAX / max(1, waiting)
+            interval_s = min(max(due_s, APPEND_INTERVAL_MIN_S), APPEND_INTERVAL_S)
             while waiting:
                 waiting -= self._append_some(waiting)
                 if waiting:
@@ -215,7 +226,11 @@ class LogWriter:
         rows = sum(entry.row_count for entry in entries)
         self._lost_by_writer += rows
         self._dropped_by_writer[reason] = self._dropped_by_writer.get(reason, 0) + rows
-        logger.error("rows of the log were lost", extra={"rows": rows, "reason": repr(error)[:500]})
+        self._lost_untold += rows
+        now_us = self._clock_us()
+        if now_us - self._told_at_us > LOSS_TOLD_EVERY_S * 1e6:  # a full disk would fill the other log as well
+            logger.error("rows of the log were lost", extra={"rows": self._lost_untold, "reason": repr(error)[:500]})
+            self._lost_untold, self._told_at_us = 0, now_us
 
     def _spool(self, key: FileKey, schema: pa.Schema) -> OpenSpool:
         opened = self._open.get(key)

@@ -26,6 +26,9 @@ RESTART_DELAY_S: Final = 0.5
 RESTART_DELAY_MAX_S: Final = 30.0
 """From a process's death to the next one's start: doubled at each death, until a stream was finished."""
 
+SILENCE_S_MAX: Final = 300.0
+"""A process that has streams and says nothing for so long hangs, and is ended: the largest takes seconds."""
+
 READ_BYTES: Final = 64 * 1024
 POLL_S: Final = 0.05
 
@@ -47,6 +50,7 @@ class ParquetProcess:
         self._deaths_at: dict[str, int] = {}
         self._delay_s = RESTART_DELAY_S
         self._starts_at = 0.0
+        self._heard_at = 0.0
 
     @property
     def rows_unfinished(self) -> int:
@@ -55,6 +59,8 @@ class ParquetProcess:
 
     def give(self, stream: Path, rows: int) -> None:
         """Have Parquet made of a stream. Never waits."""
+        if not self._unfinished:
+            self._heard_at = self._clock()
         self._unfinished[stream.name] = rows
         self._unsent.append(stream.name)
 
@@ -62,13 +68,18 @@ class ParquetProcess:
         """Hear what the process says, start one where there is none, and send it what was given. Never waits."""
         if self._process is not None:
             self._hear(self._process)
+        if self._process is not None and self._unfinished and self._clock() - self._heard_at > SILENCE_S_MAX:
+            self._died(self._process)
         if self._process is None and self._clock() >= self._starts_at:
             self._start()
         if self._process is not None:
             self._send(self._process)
 
     def finish(self, timeout_s: float) -> bool:
-        """Wait until every stream that was given is finished, and end the process. Returns whether it was in time."""
+        """Wait until every stream that was given is finished, and end the process. Returns whether it was in time.
+
+        A process that was not is killed: its streams stay, for the next start.
+        """
         deadline = self._clock() + timeout_s
         while self._unfinished and self._clock() < deadline:
             self._starts_at = min(self._starts_at, self._clock() + RESTART_DELAY_S)
@@ -80,7 +91,10 @@ class ParquetProcess:
             try:
                 process.wait(max(0.0, deadline - self._clock()))
             except subprocess.TimeoutExpired:
-                return False  # it finishes what it was given, and ends
+                process.kill()
+                process.wait()
+                facts = {"pid": process.pid, "rows_unfinished": self.rows_unfinished}
+                logger.error("the log's Parquet process hung and was killed: streams stay", extra=facts)  # noqa: TRY400 - no traceback says more
             _pipe(process.stdout).close()
             self._process = None
         return not self._unfinished
@@ -100,7 +114,7 @@ class ParquetProcess:
             return
         for pipe in (process.stdin, process.stdout):
             os.set_blocking(_pipe(pipe).fileno(), False)
-        self._process, self._heard = process, b""
+        self._process, self._heard, self._heard_at = process, b"", self._clock()
         self._unsent = deque(self._unfinished)
 
     def _send(self, process: subprocess.Popen[bytes]) -> None:
@@ -124,7 +138,7 @@ class ParquetProcess:
                 self._converted(conversion)
 
     def _converted(self, conversion: Conversion) -> None:
-        name = conversion.stream
+        name, self._heard_at = conversion.stream, self._clock()
         self._unfinished.pop(name, None)
         self._deaths_at.pop(name, None)
         self._delay_s = RESTART_DELAY_S

@@ -107,3 +107,12 @@ def test_sigterm_in_the_middle_of_its_story_ends_a_demo_and_all_its_children(dem
     assert demo.process.wait(30) == 0
     until("every child has ended", lambda: none_lives(children), 10)
     assert "Traceback" not in demo.printed
+
+
+def test_a_demo_whose_gateway_died_says_so_and_ends_in_failure_with_all_its_children(demo):
+    children = demo.wait_until_it_serves()
+    next(c for c in children if c.cmdline()[1:3] == ["-m", "gateway"]).send_signal(signal.SIGKILL)
+    assert demo.process.wait(30) == 1
+    assert "gateway (process" in demo.printed
+    assert "SIGKILL" in demo.printed
+    until("every child has ended", lambda: none_lives(children), 10)

@@ -10,7 +10,8 @@ from contracts.manifest import Input
 from feature_store import RegisteredView
 from feature_store.dtypes import Dtype
 from feature_store.row_layout import Column, place_columns
-from gateway.errors import GatewayError
+from gateway import feature_rows
+from gateway.errors import GatewayError, TooManyInstances
 from gateway.feature_plan import FeaturePlan, plan_features
 from gateway.feature_rows import FeatureAssembler, ModelRows
 from gateway.predict_request import Instance, PredictRequest
@@ -116,3 +117,15 @@ def test_a_feature_that_the_request_replaces_is_replaced_in_its_own_row_only():
     rows = outcome(assembler, made, PredictRequest(instances=many, entities=user_and_item))
     assert isinstance(rows, ModelRows)
     assert struct.unpack("<6f", rows.inputs[0]) == (40.0, 1.5, 1.5, 1.5, 1.5, 1.5)
+
+
+def test_rows_that_share_a_long_text_are_bounded_before_they_are_joined(monkeypatch):
+    monkeypatch.setattr(feature_rows, "ROWS_BYTES_MAX", 1_000)
+    text = plan_features((Input("t", "BYTES", (-1,), ("request:word",)),), VIEWS, {}, [])
+    assembler = FeatureAssembler(Store({}), lambda: NOW_US)
+    shared = {"word": "x" * 96}  # and 4 bytes that say how long it is
+    fits = outcome(assembler, text, PredictRequest(instances=[Instance()] * 10, features=shared))
+    assert isinstance(fits, ModelRows)
+    refused = outcome(assembler, text, PredictRequest(instances=[Instance()] * 11, features=shared))
+    assert isinstance(refused, TooManyInstances)
+    assert refused.field == "instances"

@@ -234,3 +234,46 @@ def test_of_a_gateway_that_was_killed_every_given_stream_is_finished_and_no_proc
         gateway.kill()
     until("the process has ended", lambda: is_gone(child.pid))
     assert numbers_of(tmp_path) == [0, 1, 2]
+
+
+def test_a_process_that_hangs_at_the_end_is_killed_and_its_rows_are_told(tmp_path, caplog):
+    process = ParquetProcess(tmp_path, time.monotonic)
+    process.tend()
+    pid = pid_of(process)
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    stream = closed_stream(tmp_path, 1)
+    process.give(stream, 7)
+    with caplog.at_level(logging.ERROR):
+        assert not process.finish(0.3)
+    assert is_gone(pid)
+    assert stream.exists(), "for the next start"
+    (record,) = [record for record in caplog.records if "hung" in record.message]
+    assert (record.pid, record.rows_unfinished) == (pid, 7)
+
+
+def test_a_process_that_has_streams_and_says_nothing_is_replaced(tmp_path):
+    clock = HandClock()
+    process = ParquetProcess(tmp_path, clock)
+    process.tend()
+    pid = pid_of(process)
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    clock.now_s += 10 * parquet_process.SILENCE_S_MAX  # nothing was given: it owes no word
+    process.tend()
+    assert pid_of(process) == pid
+    process.give(closed_stream(tmp_path, 1), 1)
+    clock.now_s += parquet_process.SILENCE_S_MAX
+    process.tend()
+    assert pid_of(process) == pid
+    clock.now_s += 1
+    process.tend()
+    assert is_gone(pid)
+    clock.now_s += parquet_process.RESTART_DELAY_S
+
+    def made() -> bool:
+        process.tend()
+        return numbers_of(tmp_path) == [1]
+
+    until("the stream is Parquet", made)
+    assert process.finish(10)

@@ -220,3 +220,9 @@ def test_wrong_usage_of_the_soak_is_exit_code_2_and_a_sentence(arguments, capsys
         command_line().parse_args(arguments)
     assert ended.value.code == 2
     assert "error:" in capsys.readouterr().err
+
+
+def test_the_memory_of_a_short_soak_is_not_judged():
+    (goal,) = soaked(minutes=1.0).goals()
+    assert goal.measured is None
+    assert goal.reached is None

@@ -240,7 +240,7 @@ def hot_costs(profiler: str, at_once: int, seconds: int, directory: Path) -> dic
     Raises ProfilerFailed, ProfileLineWrong and HotCostMissing.
     """
     rounds = ceil(seconds * HOT_ROUNDS_PER_S / 2)  # of each of its two forms of a request
-    command = (sys.executable, str(HOT_PROGRAM), "--at-once", str(at_once), "--rounds", str(rounds))
+    command = (sys.executable, str(HOT_PROGRAM), "--at-once", str(at_once), "--rounds", str(rounds), "--instances", "0")
     profile = profile_program(profiler, command, 2 * rounds * HOT_ROUND_MAX_S, directory / f"hot-{at_once}.raw")
     stacks, said = profile.finish()
     return hot_stages(stacks, said)

@@ -62,7 +62,7 @@ class WorkerPool:
     def reachable(self) -> bool:
         """Whether any replica can be reached. A server that merely closed an idle connection still can."""
         for replica in self.replicas:  # a loop: it is asked for each request  # noqa: SIM110
-            if replica.answered or replica.connections:
+            if replica.reachable:
                 return True
         return False
 

@@ -176,9 +176,7 @@ class LogWriter:
             # Only what is there now. "While there is any" would, under load, append row by row without a pause, and
             # take the interpreter lock from the event loop all the time.
             waiting = len(self._queue)
-            # The busier it is, the sooner again: several appends in a row would hold requests up by all of their time.
-            due_s = interval_s * ROWS_PER_APPEND_MAX / max(1, waiting)
-            interval_s = min(max(due_s, APPEND_INTERVAL_MIN_S), APPEND_INTERVAL_S)
+            interval_s = next_interval_s(interval_s, waiting)
             while waiting:
                 waiting -= self._append_some(waiting)
                 if waiting:
@@ -252,6 +250,15 @@ class LogWriter:
         spool.close()
         self._parquet.give(spool.path, spool.rows)
         del self._open[key]
+
+
+def next_interval_s(interval_s: float, entries: int) -> float:
+    """Say when to look at the queue again, where so many entries came within `interval_s`.
+
+    The busier it is, the sooner: several appends in a row would hold requests up by all of their time at once.
+    """
+    due_s = interval_s * ROWS_PER_APPEND_MAX / max(1, entries)
+    return min(max(due_s, APPEND_INTERVAL_MIN_S), APPEND_INTERVAL_S)
 
 
 def _partition(table: LogTable, hour: int) -> str:

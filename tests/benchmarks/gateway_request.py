@@ -51,6 +51,7 @@ from http_server.server import HttpServer
 FEATURES = [f"f{i}" for i in range(50)]
 USERS = 1_000
 REQUESTS = 4_000
+INSTANCES = 500
 ROUNDS = 15
 
 
@@ -180,9 +181,11 @@ def gateway() -> HttpServer:
     return server
 
 
-def request(user: int, *, traced: bool) -> bytes:
+def request(user: int, *, traced: bool, instances: int = 1) -> bytes:
     """One request as the benchmark's load generator sends it."""
-    body = b'{"instances":[{"entities":{"user":"u%d"}}]}' % user
+    each = b",".join([b'{"entities":{"user":"u%d"}}' % other for other in range(user, user + instances)])
+    unit = b',"unit":"u%d"' % user if instances > 1 else b""
+    body = b'{"instances":[%b]%b}' % (each, unit)
     trace = b"x-request-id: r%012d\r\ntraceparent: 00-%032x-%016x-01\r\n" % (user, user, user) if traced else b""
     return (
         b"POST /v1/models/bench:predict HTTP/1.1\r\nhost: 127.0.0.1\r\n%bcontent-type: application/json\r\n"
@@ -190,10 +193,11 @@ def request(user: int, *, traced: bool) -> bytes:
     )
 
 
-async def measure(at_once: int, rounds: int, *, traced: bool) -> float:
+async def measure(at_once: int, rounds: int, *, traced: bool, instances: int = 1) -> float:
     """Return the least cost of a request in µs, with `at_once` connections that send in the same turn."""
     server, loop = gateway(), asyncio.get_running_loop()
-    requests = [request(user, traced=traced) for user in range(USERS)]
+    requests = [request(user, traced=traced, instances=instances) for user in range(USERS)]
+    wanted = REQUESTS // instances
     done, left = 0, 0
     finished = loop.create_future()
 
@@ -201,7 +205,7 @@ async def measure(at_once: int, rounds: int, *, traced: bool) -> float:
         nonlocal done, left
         assert data.startswith(b"HTTP/1.1 200")
         done, left = done + 1, left - 1
-        if done >= REQUESTS and left == 0:
+        if done >= wanted and left == 0:
             finished.set_result(None)
         elif left == 0:
             loop.call_soon(send)
@@ -234,6 +238,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--at-once", type=int, nargs="*", default=[1, 4, 16])
+    parser.add_argument("--instances", type=int, default=INSTANCES, help="of one large request; 0: none")
     arguments = parser.parse_args()
     gc.collect()
     gc.freeze()
@@ -242,6 +247,9 @@ async def main() -> None:
         plain = await measure(at_once, arguments.rounds, traced=False)
         traced = await measure(at_once, arguments.rounds, traced=True)
         print(f"{at_once:3} in a turn: {plain:6.1f} µs a request, {traced:6.1f} µs with a request id and trace context")
+    if arguments.instances:
+        many = await measure(1, arguments.rounds, traced=True, instances=arguments.instances)
+        print(f"{arguments.instances} instances in a request: {many / 1e3:.2f} ms")
 
 
 if __name__ == "__main__":

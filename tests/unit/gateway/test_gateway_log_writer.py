@@ -183,6 +183,31 @@ def test_a_disk_that_cannot_be_written_costs_rows_and_not_the_writer(log, tmp_pa
     assert log.counts().pending == 0
 
 
+def test_losses_are_told_at_once_and_then_together_once_a_minute(log, clock, tmp_path, caplog):
+    log.start()
+    table = Table()
+    with caplog.at_level("ERROR"):
+        for lost, now_us in ((1, NOON_US), (2, NOON_US + 59_000_000), (3, NOON_US + 61_000_000)):
+            clock.now_us = now_us
+            offer(log, -1, table=table)  # it cannot be written
+            until("the loss is counted", lambda lost=lost: log.counts().dropped == {"unwritable": lost})
+        until("it is told", lambda: len(told(caplog)) == 2)
+    assert told(caplog) == [1, 2]
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[int]:
+    return [record.rows for record in caplog.records if "rows of the log were lost" in record.message]
+
+
+def test_the_queue_is_looked_at_sooner_the_more_comes_and_never_later_than_a_killed_process_may_lose():
+    rows = log_writer.ROWS_PER_APPEND_MAX
+    assert log_writer.next_interval_s(0.2, 0) == 0.2
+    assert log_writer.next_interval_s(0.2, rows // 2) == 0.2
+    assert log_writer.next_interval_s(0.2, 4 * rows) == pytest.approx(0.05)
+    assert log_writer.next_interval_s(0.05, rows // 2) == pytest.approx(0.1)
+    assert log_writer.next_interval_s(0.02, 100 * rows) == log_writer.APPEND_INTERVAL_MIN_S
+
+
 def test_every_piece_of_a_long_queue_is_written_and_counted_with_the_rest(log, tmp_path, monkeypatch):
     monkeypatch.setattr(log_writer, "ROWS_PER_APPEND_MAX", 7)
     table, other = Table(), Table("others")

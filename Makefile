@@ -49,8 +49,17 @@ check-static: $(INSTALLED)
 integration: $(INSTALLED) ## tests over real processes
 	$(RUN)/python -m pytest -m integration $(ARGS)
 
-fault: $(INSTALLED) ## tests that kill, stall and cut
-	$(RUN)/python -m pytest -m fault $(ARGS)
+fault: $(INSTALLED) ## tests that kill, stall and cut, at full length, and their report
+	$(RUN)/python -m pytest tests/fault -m fault --fault-full --fault-report .fault-report.jsonl $(ARGS)
+	$(RUN)/python -m tests.fault.report .fault-report.jsonl
+
+.PHONY: hostile
+hostile: $(INSTALLED) ## a million hostile or random requests on both ports, beside checked ones
+	$(RUN)/python -m tests.hostile $(ARGS)
+
+.PHONY: simulation
+simulation: $(INSTALLED) ## a hundred replicas on a virtual clock: what each mechanism is worth
+	$(RUN)/python -m tests.simulation $(ARGS)
 
 .PHONY: conformance
 conformance: $(INSTALLED) ## the protocol's checks on any server: URL=http://host:port ARGS="--model NAME"
@@ -80,4 +89,4 @@ lock: ## resolve the locks anew
 	$(subst pyproject.toml,locks/peers.in,$(LOCK)) -o locks/peers.txt
 
 clean: ## remove what was built and measured here
-	rm -rf $(VENV) $(PEERS) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) dist .fault-report.jsonl .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -72,7 +72,7 @@ class DemoSystem:
         gateway = ["--config", str(files.models), "--experiments", str(files.experiments), "--redis", self.redis_url]
         gateway += ["--port", str(self.ports.gateway), "--admin-port", str(self.ports.admin)]
         gateway += ["--log-dir", str(self.log_directory), "--log-file-seconds", str(LOG_FILE_SECONDS)]
-        gateway += ["--shutdown-grace-s", "0"]
+        gateway += ["--state-dir", str(self.log_directory.with_name("state")), "--shutdown-grace-s", "0"]
         self._start("gateway", "gateway", gateway)
         self._wait("every version can answer", READY_TIMEOUT_S, self._all_ready)
 

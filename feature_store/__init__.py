@@ -12,6 +12,7 @@ from feature_store.errors import (
     IncompatibleDatatype,
     InvalidEntityId,
     NoDefault,
+    PartlyUnread,
     RowTooLarge,
     UnknownFeature,
     UnknownView,
@@ -20,15 +21,18 @@ from feature_store.errors import (
 from feature_store.feature_status import FeatureStatus
 from feature_store.feature_value import pack_value
 from feature_store.feature_views import FeatureView, read_feature_views
+from feature_store.near_cache import NearCache
 from feature_store.online_reader import OnlineReader
 from feature_store.projection import ProjectedRow, Projection, Wanted
-from feature_store.redis_client import open_redis
+from feature_store.redis_client import RedisClient, open_redis
 from feature_store.redis_connection import RedisConnection
-from feature_store.registered_view import RegisteredView
+from feature_store.redis_topologies import open_connection
+from feature_store.registered_view import NearCachePolicy, RegisteredView
 from feature_store.registry import apply_views, read_views
 from feature_store.row_keys import entity_id_bytes, row_key, row_key_prefix
 from feature_store.row_writer import RowWriter
 from feature_store.schema_evolution import IncompatibleViews, ViewChange
+from feature_store.views_snapshot import decode_views, encode_views
 
 __all__ = [
     "CorruptRegistry",
@@ -41,10 +45,14 @@ __all__ = [
     "IncompatibleDatatype",
     "IncompatibleViews",
     "InvalidEntityId",
+    "NearCache",
+    "NearCachePolicy",
     "NoDefault",
     "OnlineReader",
+    "PartlyUnread",
     "ProjectedRow",
     "Projection",
+    "RedisClient",
     "RedisConnection",
     "RedisDidNotStart",
     "RedisServerNotFound",
@@ -57,8 +65,11 @@ __all__ = [
     "Wanted",
     "WrongFeatureValue",
     "apply_views",
+    "decode_views",
+    "encode_views",
     "entity_id_bytes",
     "find_redis_server",
+    "open_connection",
     "open_redis",
     "pack_value",
     "read_feature_views",

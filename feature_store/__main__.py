@@ -77,7 +77,13 @@ def command_line() -> CommandLine:
 
 def _command(added: "argparse._SubParsersAction[CommandLine]", name: str, run: Command) -> CommandLine:
     parser = added.add_parser(name, help=run.__doc__, description=run.__doc__)
-    parser.option("--redis", type=_redis_url, required=True, help="redis://, rediss:// or unix:// URL", metavar="URL")
+    parser.option(
+        "--redis",
+        type=_redis_url,
+        required=True,
+        help="redis://, rediss:// or unix:// URL, or redis+sentinel://, redis+cluster:// (docs/redis.md)",
+        metavar="URL",
+    )
     parser.set_defaults(command=run)
     return parser
 

@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from feature_store.entity_lookup import FeatureReading, look_up
-from feature_store.errors import UnknownView
+from feature_store.errors import FeatureStoreUnavailable, UnknownView
 from feature_store.feature_views import read_feature_views
 from feature_store.freshness import ViewFreshness, sample_freshness
-from feature_store.load_progress import progress_path, read_progress, write_progress
+from feature_store.load_progress import LoadCutOff, progress_path, read_progress, write_progress
 from feature_store.redis_client import open_redis
 from feature_store.registered_view import RegisteredView
 from feature_store.registry import apply_views, read_views
@@ -72,7 +72,7 @@ async def load(arguments: Namespace, console: Console, now_us: Clock) -> int:
                     write_progress(kept_in, path, view.name, rows_before + report.rows)
                     show(rows_before + report.rows)
 
-                await _load_batches(loader, file, on_progress)
+                await _load_batches(loader, file, on_progress, rows_before)
     kept_in.unlink(missing_ok=True)
     _print_report(console, view, loader.report, rows_before)
     return OK
@@ -113,7 +113,19 @@ async def check(arguments: Namespace, console: Console, now_us: Clock) -> int:
     return STALE if late else OK
 
 
-async def _load_batches(loader: RowLoader, file: RowFile, on_progress: Callable[[LoadReport], None]) -> None:
+async def _load_batches(
+    loader: RowLoader, file: RowFile, on_progress: Callable[[LoadReport], None], rows_before: int
+) -> None:
+    try:
+        await _load_every_batch(loader, file, on_progress)
+    except FeatureStoreUnavailable as error:
+        rows = rows_before + loader.report.rows
+        if rows:
+            raise LoadCutOff(error, rows) from error
+        raise
+
+
+async def _load_every_batch(loader: RowLoader, file: RowFile, on_progress: Callable[[LoadReport], None]) -> None:
     # Reading a file blocks, on disk and in decoding: in a thread, while Redis takes the rows before.
     while True:
         batch = await asyncio.to_thread(next, file.batches, None)

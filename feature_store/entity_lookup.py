@@ -1,14 +1,12 @@
 """All that the store knows of one entity, feature by feature: for people, not for the serving path."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import msgspec
-from redis.asyncio import Redis
 
 from feature_store.errors import CorruptRow
 from feature_store.feature_status import FeatureStatus
-from feature_store.redis_client import told_as_unavailable
+from feature_store.redis_client import RedisClient, get_rows, told_as_unavailable
 from feature_store.registered_view import RegisteredView
 from feature_store.row_keys import row_key
 from feature_store.row_layout import DecodedRow, read_header
@@ -25,14 +23,16 @@ class FeatureReading(msgspec.Struct, frozen=True, kw_only=True):
     fault: str | None = None
 
 
-async def look_up(redis: Redis, views: Iterable[RegisteredView], entity_id: str, now_us: int) -> list[FeatureReading]:
+async def look_up(
+    redis: RedisClient, views: Iterable[RegisteredView], entity_id: str, now_us: int
+) -> list[FeatureReading]:
     """Read one entity in every view given. Raises InvalidEntityId and FeatureStoreUnavailable."""
     asked = list(views)
     keys = [row_key(view.name, entity_id) for view in asked]
     if not keys:
         return []
     with told_as_unavailable(redis):
-        rows: Any = await redis.mget(keys)
+        rows = await get_rows(redis, keys)
     return [reading for view, raw in zip(asked, rows, strict=True) for reading in read_row(view, raw, now_us)]
 
 

@@ -13,6 +13,14 @@ class FeatureStoreUnavailable(FeatureStoreError):
         self.address, self.reason = address, reason
 
 
+class PartlyUnread(FeatureStoreUnavailable):
+    """Some of the rows that were asked for could not be read. unread: their places; `rows` has None there."""
+
+    def __init__(self, address: str, reason: str, rows: list[bytes | None], unread: frozenset[int]) -> None:
+        super().__init__(address, reason)
+        self.rows, self.unread = rows, unread
+
+
 class CorruptRow(FeatureStoreError):
     """Stored bytes that are not a row of this layout."""
 

@@ -3,13 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
-
-from redis.asyncio import Redis
 
 from feature_store.entity_lookup import decode_row
 from feature_store.errors import CorruptRow
-from feature_store.redis_client import told_as_unavailable
+from feature_store.redis_client import RedisClient, get_rows, scan_keys, told_as_unavailable
 from feature_store.registered_view import RegisteredView
 from feature_store.row_keys import row_key_prefix
 
@@ -44,7 +41,7 @@ class ViewFreshness:
 
 
 async def sample_freshness(
-    redis: Redis, views: Iterable[RegisteredView], now_us: int, rows_per_view: int = SAMPLE_ROWS
+    redis: RedisClient, views: Iterable[RegisteredView], now_us: int, rows_per_view: int = SAMPLE_ROWS
 ) -> list[ViewFreshness]:
     """Look at up to `rows_per_view` rows of each view, in Redis's own hash order, which is as good as random.
 
@@ -54,20 +51,18 @@ async def sample_freshness(
         return [await _sample(redis, view, now_us, rows_per_view) for view in views]
 
 
-async def _sample(redis: Redis, view: RegisteredView, now_us: int, rows_max: int) -> ViewFreshness:
+async def _sample(redis: RedisClient, view: RegisteredView, now_us: int, rows_max: int) -> ViewFreshness:
     found = ViewFreshness(view.name)
     seen: set[bytes] = set()
-    cursor = 0
-    for _step in range(SCANS_MAX):
-        keys: Any
-        cursor, keys = await redis.scan(cursor, match=row_key_prefix(view.name) + b"*", count=KEYS_PER_SCAN)
+    steps = 0
+    async for keys in scan_keys(redis, row_key_prefix(view.name) + b"*", KEYS_PER_SCAN):
         new = [key for key in dict.fromkeys(keys) if key not in seen][: rows_max - len(seen)]
         seen.update(new)
-        rows: Any = await redis.mget(new) if new else []
-        for raw in rows:
+        for raw in await get_rows(redis, new) if new else []:
             if raw is not None:  # None: it expired between the two commands
                 _count(found, view, raw, now_us)
-        if cursor == 0 or len(seen) >= rows_max:
+        steps += 1
+        if len(seen) >= rows_max or steps >= SCANS_MAX:
             break
     return found
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from feature_store.errors import FeatureStoreError
+from feature_store.errors import FeatureStoreError, FeatureStoreUnavailable
 
 PROGRESS_BYTES_MAX = 4_096
 
@@ -27,6 +27,14 @@ class CannotResume(FeatureStoreError):
             f"cannot resume from {path}: {problem}; without --resume the load starts over, which is harmless"
         )
         self.path, self.problem = path, problem
+
+
+class LoadCutOff(FeatureStoreError):
+    """Redis stopped taking rows. `rows` of the file, from its start, are stored, and need not be loaded again."""
+
+    def __init__(self, fault: FeatureStoreUnavailable, rows: int) -> None:
+        super().__init__(f"{fault}; the first {rows:,} rows are stored: once that is mended, --resume loads the others")
+        self.fault, self.rows = fault, rows
 
 
 def progress_path(data: Path, view: str) -> Path:

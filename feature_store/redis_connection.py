@@ -1,75 +1,95 @@
-"""One persistent, pipelined connection to Redis: an asyncio Protocol over hiredis, with nothing between.
-
-redis-py's asyncio client costs a task switch, a lock and several awaits per command; this costs one write and one
-callback. Commands go out in the order of `send`, replies come back in the same order.
-"""
+"""A connection to one Redis server, or to whichever is the master now, that keeps itself up."""
 
 import asyncio
 import contextlib
 import random
-from collections import deque
-from collections.abc import Callable
-from typing import Any, cast
-
-import hiredis
+from collections.abc import Callable, Sequence
+from types import NoneType
+from typing import Any, Protocol
 
 from feature_store.errors import FeatureStoreUnavailable
-from feature_store.redis_address import parse_redis_url
-from feature_store.row_layout import ROW_BYTES_MAX
-
-CONNECT_TIMEOUT_S = 2.0
-"""For connecting and logging in together."""
-
-REPLY_TIMEOUT_S = 2.0
-"""A connection with commands waiting and no reply for this long is dropped: Redis hangs, or the network is cut."""
+from feature_store.redis_address import RedisAddress, parse_redis_url
+from feature_store.redis_protocol import REPLY_TIMEOUT_S, OnReply, RedisProtocol, connect, pack_command
+from feature_store.redis_replies import refuses_login, reply_code
 
 RECONNECT_DELAY_MIN_S = 0.05
 RECONNECT_DELAY_MAX_S = 2.0
 """Delays between attempts double from the least to the most, each shortened at random by up to a half."""
 
-BYTES_IN_FLIGHT_MAX = 16 * 1024 * 1024
-"""Bytes of commands sent and not yet answered; more is refused rather than queued."""
+LOGIN_RETRY_DELAY_S = 5.0
+"""Between attempts that are refused for who asks: that takes a person to mend, and each leaves a line in a log."""
 
-REPLY_BYTES_MAX = 1_000 * (ROW_BYTES_MAX + 32)
-"""Bytes of one unfinished reply: a full MGET of the largest rows. A longer one is no answer to what is asked here."""
+LOADING_POLL_S = 0.1
+"""Between two looks at a server that is still loading its data."""
 
-OnReply = Callable[[Any, FeatureStoreUnavailable | None], None]
-"""Called once per command, with the reply, or with None and why there is none."""
+OnRows = Callable[[list[bytes | None] | None, FeatureStoreUnavailable | None], None]
+"""Called once per read, with a row or None for each key, in the order of the keys; or with None and why."""
 
-_INCOMPLETE = object()
+_ROW_TYPES = {bytes, NoneType}
+_OF_A_REPLICA = frozenset({"READONLY", "MASTERDOWN"})
 
 
-def pack_command(*parts: bytes | str) -> bytes:
-    """Encode one command as Redis wants it."""
-    packed: bytes = hiredis.pack_command(parts)  # type: ignore[arg-type]  # its stub says a tuple of exactly one
-    return packed
+class Server(Protocol):
+    """Where to connect: always to the same place, or to whichever server is the master now."""
+
+    recheck_s: float | None
+    """How often to locate it again while connected; None: it never moves."""
+
+    async def locate(self) -> RedisAddress:
+        """Say where it is now. Raises FeatureStoreUnavailable."""
+
+    async def confirm(self, protocol: RedisProtocol) -> None:
+        """Raise FeatureStoreUnavailable if this connection leads to another server than was meant."""
+
+
+class FixedServer:
+    """A server that stays where it is."""
+
+    recheck_s: float | None = None
+
+    def __init__(self, address: RedisAddress) -> None:
+        self._address = address
+
+    def __str__(self) -> str:
+        return str(self._address)
+
+    async def locate(self) -> RedisAddress:
+        """Say where it is."""
+        return self._address
+
+    async def confirm(self, protocol: RedisProtocol) -> None:
+        """Take whoever answers there."""
 
 
 class RedisConnection:
     """A connection that keeps itself up. Redis being away is told per command, at once, and never by `start`.
 
-    Raises ValueError for a URL that is none. An error reply (LOADING, READONLY, NOAUTH, MOVED…) comes back as
-    FeatureStoreUnavailable with Redis's own text.
+    server: a URL of one server, or what locates one. Raises ValueError for any other URL. An error reply (LOADING,
+    READONLY, NOAUTH, MOVED…) comes back as FeatureStoreUnavailable with Redis's own text and what it means here.
     """
 
-    def __init__(self, url: str, *, reply_timeout_s: float = REPLY_TIMEOUT_S) -> None:
-        self._address = parse_redis_url(url)
-        self.address = str(self._address)
+    shard_of: Callable[[bytes], str] | None = None
+    """By key, which server has it, where there are several: their reads fail apart. None: one server has all."""
+
+    def __init__(self, server: str | Server, *, reply_timeout_s: float = REPLY_TIMEOUT_S) -> None:
+        self._server = _fixed(server) if isinstance(server, str) else server
+        self.address = str(self._server)
         """Where Redis is, without the password."""
         self.connected = False
         """Connected and logged in, so that a command would be sent."""
         self._reply_timeout_s = reply_timeout_s
         self._fault = "not connected yet"
-        self._protocol: _RedisProtocol | None = None
+        self._protocol: RedisProtocol | None = None
+        self._tried = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Try to connect once, and keep trying in the background: returns even where Redis is away."""
         if self._task is not None:
             return
-        tried = asyncio.Event()
-        self._task = asyncio.create_task(self._stay_connected(tried), name=f"redis {self.address}")
-        await tried.wait()
+        self._tried.clear()
+        self._task = asyncio.create_task(self._stay_connected(), name=f"redis {self.address}")
+        await self._tried.wait()
 
     async def close(self) -> None:
         """Drop the connection; what still waits fails. A closed connection may be started again."""
@@ -80,64 +100,100 @@ class RedisConnection:
                 await task
         self._disconnected("closed")
 
-    def send(self, command: bytes, on_reply: OnReply) -> None:
-        """Send one packed command. `on_reply` is called exactly once, and later, never from within this call.
+    def send(self, command: bytes, on_reply: OnReply, replies: int = 1) -> None:
+        """Send packed commands in one write. `on_reply` is called once per reply, later, never from within this call.
 
         Raises FeatureStoreUnavailable where there is no connection or too much is in flight.
         """
         if not self.connected or self._protocol is None:
             raise FeatureStoreUnavailable(self.address, self._fault)
-        self._protocol.send(command, on_reply)
+        self._protocol.send(command, on_reply, replies)
 
-    async def _stay_connected(self, tried: asyncio.Event) -> None:
+    async def ask(self, *command: str) -> Any:
+        """Send one command and wait for its reply. Raises FeatureStoreUnavailable."""
+        if not self.connected or self._protocol is None:
+            raise FeatureStoreUnavailable(self.address, self._fault)
+        return await self._protocol.ask(*command)
+
+    def read(self, keys: Sequence[bytes], on_rows: OnRows) -> None:
+        """Read the rows under `keys`. `on_rows` is called exactly once, and later, never from within this call.
+
+        Raises FeatureStoreUnavailable where there is no connection or too much is in flight.
+        """
+        count = len(keys)
+
+        def on_reply(reply: Any, fault: FeatureStoreUnavailable | None) -> None:
+            if fault is None and _is_rows(reply, count):
+                on_rows(reply, None)
+            else:
+                self._refused(fault)
+                no_rows = "an answer to MGET that is no list of rows"
+                on_rows(None, fault or FeatureStoreUnavailable(self.address, no_rows))
+
+        self.send(pack_command(b"MGET", *keys), on_reply)
+
+    async def _stay_connected(self) -> None:
+        clock = asyncio.get_running_loop().time
         delay_s = RECONNECT_DELAY_MIN_S
         while True:
             try:
-                protocol = await self._connect()
-            except (OSError, UnicodeError, FeatureStoreUnavailable) as error:  # UnicodeError: a host name's
-                self._fault = _reason(error)
-                tried.set()
-                await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects, no secret
-                delay_s = min(delay_s * 2, RECONNECT_DELAY_MAX_S)
+                address, protocol = await self._connect()
+            except FeatureStoreUnavailable as error:
+                self._fault = error.reason
+                self._tried.set()
+                delay_s = await _paused(LOGIN_RETRY_DELAY_S if refuses_login(error.reason) else delay_s)
                 continue
-            delay_s = RECONNECT_DELAY_MIN_S
-            self._protocol, self.connected = protocol, True
-            tried.set()
-            self._disconnected(await asyncio.shield(protocol.lost))  # or `close` would cancel it, and `drop` do nothing
-
-    async def _connect(self) -> "_RedisProtocol":
-        loop, address = asyncio.get_running_loop(), self._address
-
-        def protocol() -> _RedisProtocol:
-            return _RedisProtocol(self.address, self._on_lost, self._reply_timeout_s)
-
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            if address.path:
-                transport, made = await loop.create_unix_connection(protocol, address.path)
+            connected_s = clock()
+            self._use(protocol)
+            self._disconnected(await self._until_lost(address, protocol))
+            if clock() - connected_s > RECONNECT_DELAY_MAX_S:
+                delay_s = RECONNECT_DELAY_MIN_S
             else:
-                # asyncio and uvloop both set TCP_NODELAY on every TCP transport, so that no command waits for an ACK.
-                transport, made = await loop.create_connection(
-                    protocol, address.host, address.port, ssl=address.ssl_context()
-                )
-            try:
-                for command in self._login():
-                    await made.ask(command)
-            except BaseException:
-                transport.abort()
-                raise
-        return made
+                delay_s = await _paused(delay_s)  # or a server that lets everyone in and out again would be hammered
 
-    def _login(self) -> list[tuple[str, ...]]:
-        commands: list[tuple[str, ...]] = []
-        if self._address.password is not None:
-            user = (self._address.username,) if self._address.username else ()
-            commands.append(("AUTH", *user, self._address.password))
-        if self._address.database:
-            commands.append(("SELECT", str(self._address.database)))
-        # A server that is loading its data accepts AUTH and SELECT and then refuses every read: ask before serving.
-        return [*commands, ("PING",)]
+    async def _connect(self) -> tuple[RedisAddress, RedisProtocol]:
+        address = await self._server.locate()
+        protocol = await connect(address, self._on_lost, reply_timeout_s=self._reply_timeout_s)
+        try:
+            while fault := await _loading(protocol):
+                self._fault = fault.reason
+                self._tried.set()
+                await asyncio.sleep(LOADING_POLL_S)
+            await self._server.confirm(protocol)
+        except BaseException:
+            protocol.drop("not what was looked for")
+            raise
+        return address, protocol
 
-    def _on_lost(self, protocol: "_RedisProtocol", reason: str) -> None:
+    async def _until_lost(self, address: RedisAddress, protocol: RedisProtocol) -> str:
+        """Wait for the end, moving meanwhile to wherever the server is. Says why it ended."""
+        while True:
+            await asyncio.wait({protocol.lost}, timeout=self._server.recheck_s)
+            if protocol.lost.done():
+                return protocol.lost.result()
+            moved = await self._moved(address)
+            if moved is not None:
+                before, (address, protocol) = protocol, moved
+                self._use(protocol)
+                before.drop("another server is the master now")
+
+    async def _moved(self, address: RedisAddress) -> tuple[RedisAddress, RedisProtocol] | None:
+        try:
+            return None if await self._server.locate() == address else await self._connect()
+        except FeatureStoreUnavailable:
+            return None  # whoever would know is away: what is connected serves on
+
+    def _use(self, protocol: RedisProtocol) -> None:
+        self._protocol, self.connected = protocol, True
+        self._tried.set()
+
+    def _refused(self, fault: FeatureStoreUnavailable | None) -> None:
+        # The master was demoted under us: only a new connection finds out who is the master now.
+        moves = self._server.recheck_s is not None
+        if moves and fault is not None and reply_code(fault.reason) in _OF_A_REPLICA and self._protocol is not None:
+            self._protocol.drop(fault.reason)
+
+    def _on_lost(self, protocol: RedisProtocol, reason: str) -> None:
         if protocol is self._protocol:
             self._disconnected(reason)
 
@@ -148,105 +204,29 @@ class RedisConnection:
             protocol.drop(reason)
 
 
-class _RedisProtocol(asyncio.Protocol):
-    """One connection's life: a queue of commands waiting for replies, and the end, at which all of them fail."""
-
-    def __init__(self, address: str, on_lost: Callable[["_RedisProtocol", str], None], reply_timeout_s: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.lost: asyncio.Future[str] = self._loop.create_future()
-        self._address, self._on_lost, self._reply_timeout_s = address, on_lost, reply_timeout_s
-        self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
-        self._waiting: deque[tuple[OnReply, int]] = deque()
-        self._bytes_in_flight = 0
-        self._unfinished_bytes = 0
-        self._replies = 0
-        self._watchdog: asyncio.TimerHandle | None = None
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
-
-    def send(self, command: bytes, on_reply: OnReply) -> None:
-        if self._transport is None or self.lost.done():
-            raise FeatureStoreUnavailable(self._address, "connection lost")
-        if self._bytes_in_flight + len(command) > BYTES_IN_FLIGHT_MAX:
-            raise FeatureStoreUnavailable(self._address, f"{self._bytes_in_flight} bytes of commands are in flight")
-        self._bytes_in_flight += len(command)
-        self._waiting.append((on_reply, len(command)))
-        self._transport.write(command)
-        if self._watchdog is None:
-            self._watchdog = self._loop.call_later(self._reply_timeout_s, self._look_for_progress, self._replies)
-
-    async def ask(self, command: tuple[str, ...]) -> Any:
-        """Send one command and wait for its reply. Raises FeatureStoreUnavailable."""
-        answer: asyncio.Future[Any] = self._loop.create_future()
-
-        def on_reply(reply: Any, fault: FeatureStoreUnavailable | None) -> None:
-            if answer.done():
-                return
-            if fault is None:
-                answer.set_result(reply)
-            else:
-                answer.set_exception(fault)
-
-        self.send(pack_command(*command), on_reply)
-        return await answer
-
-    def data_received(self, data: bytes) -> None:
-        self._unfinished_bytes += len(data)
-        try:
-            self._reader.feed(data)
-            while (reply := self._reader.gets()) is not _INCOMPLETE:
-                self._unfinished_bytes = 0
-                self._answer(reply)
-        except hiredis.HiredisError as error:
-            self.drop(f"not the Redis protocol: {error}")
-        if self._unfinished_bytes > REPLY_BYTES_MAX:
-            self.drop(f"a reply of more than {REPLY_BYTES_MAX} bytes")
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.drop(_reason(error) if error else "connection closed by Redis")
-
-    def drop(self, reason: str) -> None:
-        """End this connection and fail everything that waits. Only the first call does anything."""
-        if self.lost.done():
-            return
-        self.lost.set_result(reason)
-        if self._watchdog is not None:
-            self._watchdog.cancel()
-        if self._transport is not None:
-            self._transport.abort()
-        self._on_lost(self, reason)
-        waiting, self._waiting = self._waiting, deque()
-        for on_reply, _size in waiting:
-            on_reply(None, FeatureStoreUnavailable(self._address, reason))
-
-    def _answer(self, reply: Any) -> None:
-        if not self._waiting:
-            self.drop("a reply to nothing that was asked")
-            return
-        on_reply, size = self._waiting.popleft()
-        self._bytes_in_flight -= size
-        self._replies += 1
-        if isinstance(reply, hiredis.ReplyError):
-            on_reply(None, FeatureStoreUnavailable(self._address, str(reply)))
-        else:
-            on_reply(reply, None)
-
-    def _look_for_progress(self, replies_before: int) -> None:
-        # One timer per connection, not per command: a command is thus dropped after one to two timeouts.
-        self._watchdog = None
-        if not self._waiting:
-            return
-        if self._replies == replies_before:
-            self.drop(f"no reply for {self._reply_timeout_s:g} s")
-        else:
-            self._watchdog = self._loop.call_later(self._reply_timeout_s, self._look_for_progress, self._replies)
+def _fixed(url: str) -> FixedServer:
+    address = parse_redis_url(url)
+    if not isinstance(address, RedisAddress):
+        raise ValueError(f"{address} is more than one server: open_connection(url) connects to it")  # noqa: TRY004 - it is the text that is wrong
+    return FixedServer(address)
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, FeatureStoreUnavailable):
-        return error.reason
-    if isinstance(error, TimeoutError):
-        return f"no connection within {CONNECT_TIMEOUT_S:g} s"
-    return str(error) or type(error).__name__
+async def _loading(protocol: RedisProtocol) -> FeatureStoreUnavailable | None:
+    # A server that is loading its data accepts a login and then refuses every read: ask before serving.
+    try:
+        await protocol.ask("PING")
+    except FeatureStoreUnavailable as error:
+        if reply_code(error.reason) != "LOADING":
+            raise
+        return error
+    return None
+
+
+async def _paused(delay_s: float) -> float:
+    """Wait about that long, and say how long to wait the next time."""
+    await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects, no secret
+    return min(delay_s * 2, RECONNECT_DELAY_MAX_S)
+
+
+def _is_rows(reply: Any, count: int) -> bool:
+    return isinstance(reply, list) and len(reply) == count and set(map(type, reply)) <= _ROW_TYPES

@@ -2,8 +2,27 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+import msgspec
 
 from feature_store.row_layout import RowLayout
+
+
+class NearCachePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a reader may do with rows of a view that it remembers, in µs since they were read. 0: nothing."""
+
+    max_age_us: int = 0
+    """A row this young is served without asking Redis."""
+
+    stale_if_unavailable_us: int = 0
+    """A row this young is served where Redis does not answer."""
+
+    def __bool__(self) -> bool:
+        return bool(self.max_age_us or self.stale_if_unavailable_us)
+
+
+NEAR_CACHE_OFF: Final = NearCachePolicy()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +37,7 @@ class RegisteredView:
     defaults: Mapping[str, object]
     description: str = ""
     revision: int = 1
+    near_cache: NearCachePolicy = NEAR_CACHE_OFF
 
     @property
     def current(self) -> RowLayout:

@@ -1,24 +1,29 @@
 """The registry of feature views in Redis: a hash per view, beside the rows, read by everyone who reads rows.
 
 `sekisho:views` is the set of names. `sekisho:view:{view}` holds `entity`, `max_age_us`, `description`, `defaults` (JSON
-by feature), `schema_id` (the current one), `schema:{id}` (JSON, one for every id ever given) and `revision`.
+by feature), `schema_id` (the current one), `schema:{id}` (JSON, one for every id ever given), `near_cache` (JSON; off
+where it is absent) and `revision`.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, MutableMapping, Sequence
 
 import msgspec
-from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
-from redis.exceptions import WatchError
+from redis.asyncio import RedisCluster
 
 from feature_store.dtypes import NATIVE_DATATYPE, Dtype
 from feature_store.errors import CorruptRegistry, FeatureStoreUnavailable, RowTooLarge, WrongFeatureValue
 from feature_store.feature_value import pack_value
-from feature_store.feature_views import FEATURES_PER_VIEW_MAX, LIST_LENGTH_MAX, MAX_AGE_S_MAX, NAME_PATTERN, FeatureView
-from feature_store.redis_client import told_as_unavailable
-from feature_store.registered_view import RegisteredView
+from feature_store.feature_views import (
+    FEATURES_PER_VIEW_MAX,
+    LIST_LENGTH_MAX,
+    MAX_AGE_S_MAX,
+    NAME_PATTERN,
+    NEAR_CACHE_AGE_S_MAX,
+    FeatureView,
+)
+from feature_store.redis_client import RedisClient, told_as_unavailable
+from feature_store.registered_view import NearCachePolicy, RegisteredView
 from feature_store.row_keys import VIEWS_KEY, registry_key
 from feature_store.row_layout import SCHEMA_ID_MAX, Column, RowLayout, place_columns
 from feature_store.schema_evolution import Conflict, IncompatibleViews, ViewChange, plan_change
@@ -32,17 +37,37 @@ REGISTRY_FIELD_BYTES_MAX = 8 * 1024 * 1024
 APPLY_ATTEMPTS_MAX = 5
 """Times that `apply_views` starts over because someone else changed the registry meanwhile."""
 
+# KEYS are hashes of views. ARGV has for each: the revision that was planned on (empty for none), how many arguments
+# follow, then fields with their values. Answers the first view that is of another revision by now, having changed
+# none; else 0, having changed all.
+CHANGE_VIEWS = """
+local at = 1
+for i = 1, #KEYS do
+  if (redis.call('HGET', KEYS[i], 'revision') or '') ~= ARGV[at] then
+    return i
+  end
+  at = at + 2 + tonumber(ARGV[at + 1])
+end
+at = 1
+for i = 1, #KEYS do
+  local after = at + 2 + tonumber(ARGV[at + 1])
+  redis.call('HSET', KEYS[i], unpack(ARGV, at + 2, after - 1))
+  at = after
+end
+return 0
+"""
+
 _NAME = re.compile(NAME_PATTERN)
 _SCHEMA_FIELD = re.compile(rb"schema:([1-9][0-9]{0,4})")
 
 
-async def read_views(redis: Redis) -> dict[str, RegisteredView]:
-    """Read every registered view by name, in two round trips. `redis` is a client without `decode_responses`.
+async def read_views(redis: RedisClient) -> dict[str, RegisteredView]:
+    """Read every registered view by name, in two round trips. `redis` is what `open_redis` makes.
 
     Raises CorruptRegistry and FeatureStoreUnavailable.
     """
     with told_as_unavailable(redis):
-        listed: set[bytes] = await redis.execute_command("SMEMBERS", VIEWS_KEY)  # type: ignore[no-untyped-call]
+        listed: set[bytes] = await redis.execute_command("SMEMBERS", VIEWS_KEY)
         if len(listed) > VIEWS_MAX:
             raise CorruptRegistry("*", VIEWS_KEY.decode(), f"lists {len(listed)} views; at most {VIEWS_MAX} are read")
         names = sorted(name.decode(errors="replace") for name in listed)
@@ -53,37 +78,37 @@ async def read_views(redis: Redis) -> dict[str, RegisteredView]:
     return {name: parse_view(name, fields) for name, fields in zip(names, hashes, strict=True)}
 
 
-async def apply_views(redis: Redis, views: Mapping[str, FeatureView], *, dry_run: bool = False) -> list[ViewChange]:
+async def apply_views(
+    redis: RedisClient, views: Mapping[str, FeatureView], *, dry_run: bool = False
+) -> list[ViewChange]:
     """Bring the registry to what is declared: all views or, where one is refused, none. Applying again changes nothing.
 
-    Registered views that are not declared here stay as they are. Raises IncompatibleViews, with every conflict,
-    CorruptRegistry and FeatureStoreUnavailable.
+    Registered views that are not declared here stay as they are. On one server all views change at once; in a cluster
+    each by itself, after all were found to be possible, and a run that is cut off is finished by the next.
+    Raises IncompatibleViews, with every conflict, CorruptRegistry and FeatureStoreUnavailable.
     """
     if not views:
         return []
+    applied: dict[str, ViewChange] = {}
     with told_as_unavailable(redis):
         for _attempt in range(APPLY_ATTEMPTS_MAX):
-            async with redis.pipeline(transaction=True) as pipeline:
-                await pipeline.watch(*map(registry_key, views))
-                changes = await _planned(pipeline, views)
-                if dry_run:
-                    return changes
-                pipeline.multi()  # type: ignore[no-untyped-call]
-                for change in changes:
-                    _queue(pipeline, change, views[change.view])
-                try:
-                    await pipeline.execute()
-                except WatchError:
-                    continue  # someone else applied in between: look again at what is registered now
+            changes = await _planned(redis, views)
+            if dry_run:
                 return changes
+            if await _changed(redis, changes, views, applied):
+                # Listed last, so that no reader finds a name without a view; and all: an earlier run may have been cut.
+                await redis.execute_command("SADD", VIEWS_KEY, *views)
+                return [applied.get(change.view, change) for change in changes]
     raise FeatureStoreUnavailable("the registry", f"changed under {APPLY_ATTEMPTS_MAX} attempts to apply")
 
 
-async def _planned(pipeline: Pipeline, views: Mapping[str, FeatureView]) -> list[ViewChange]:
+async def _planned(redis: RedisClient, views: Mapping[str, FeatureView]) -> list[ViewChange]:
+    pipeline = redis.pipeline(transaction=False)
+    for name in views:
+        pipeline.execute_command("HGETALL", registry_key(name))
     changes: list[ViewChange] = []
     conflicts: list[Conflict] = []
-    for name, declared in views.items():
-        fields: Any = await pipeline.execute_command("HGETALL", registry_key(name))
+    for (name, declared), fields in zip(views.items(), await pipeline.execute(), strict=True):
         try:
             changes.append(plan_change(name, declared, parse_view(name, fields) if fields else None))
         except IncompatibleViews as error:
@@ -93,9 +118,25 @@ async def _planned(pipeline: Pipeline, views: Mapping[str, FeatureView]) -> list
     return changes
 
 
-def _queue(pipeline: Pipeline, change: ViewChange, declared: FeatureView) -> None:
-    if change.kind == "unchanged":
-        return
+async def _changed(
+    redis: RedisClient,
+    changes: Sequence[ViewChange],
+    views: Mapping[str, FeatureView],
+    applied: MutableMapping[str, ViewChange],
+) -> bool:
+    """Write what changes, noting what was `applied`. False: someone else changed a view after it was looked at."""
+    script = redis.register_script(CHANGE_VIEWS)
+    changing = [change for change in changes if change.kind != "unchanged"]
+    # In a cluster a script may only name keys of one slot.
+    for together in [[change] for change in changing] if isinstance(redis, RedisCluster) else [changing]:
+        arguments = [argument for change in together for argument in _arguments(change, views[change.view])]
+        if together and await script(keys=[registry_key(change.view) for change in together], args=arguments):
+            return False
+        applied.update({change.view: change for change in together})
+    return True
+
+
+def _arguments(change: ViewChange, declared: FeatureView) -> list[str | int | bytes]:
     fields: dict[str, str | int | bytes] = {
         "entity": declared.entity,
         "max_age_us": declared.max_age_us,
@@ -104,9 +145,10 @@ def _queue(pipeline: Pipeline, change: ViewChange, declared: FeatureView) -> Non
         "schema_id": change.schema_id,
         f"schema:{change.schema_id}": msgspec.json.encode(change.columns),
         "revision": change.revision,
+        "near_cache": msgspec.json.encode(declared.near_cache_policy),
     }
-    pipeline.execute_command("HSET", registry_key(change.view), *(part for item in fields.items() for part in item))
-    pipeline.execute_command("SADD", VIEWS_KEY, change.view)
+    registered = change.revision - 1 if change.kind == "changed" else ""
+    return [registered, 2 * len(fields), *(part for item in fields.items() for part in item)]
 
 
 def parse_view(name: str, fields: Mapping[bytes, bytes]) -> RegisteredView:
@@ -129,6 +171,7 @@ def parse_view(name: str, fields: Mapping[bytes, bytes]) -> RegisteredView:
         defaults=_defaults(name, fields, schemas[current]),
         description=_text(name, fields, "description"),
         revision=_integer(name, fields, "revision", 2**53),
+        near_cache=_near_cache(name, fields),
     )
 
 
@@ -168,6 +211,17 @@ def _defaults(view: str, fields: Mapping[bytes, bytes], layout: RowLayout) -> di
     except (msgspec.MsgspecError, UnicodeDecodeError, WrongFeatureValue) as error:
         raise CorruptRegistry(view, "defaults", str(error)) from error
     return defaults
+
+
+def _near_cache(view: str, fields: Mapping[bytes, bytes]) -> NearCachePolicy:
+    try:
+        policy = msgspec.json.decode(fields.get(b"near_cache", b"{}"), type=NearCachePolicy)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CorruptRegistry(view, "near_cache", str(error)) from error
+    for age_us in (policy.max_age_us, policy.stale_if_unavailable_us):
+        if not 0 <= age_us <= NEAR_CACHE_AGE_S_MAX * 1_000_000:
+            raise CorruptRegistry(view, "near_cache", f"{age_us} µs is not from 0 to {NEAR_CACHE_AGE_S_MAX} s")
+    return policy
 
 
 def _integer(view: str, fields: Mapping[bytes, bytes], field: str, maximum: int) -> int:

@@ -7,17 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from redis.asyncio import Redis
 
 from feature_store.arrow_columns import WrongColumn, entity_ids, event_times_us, feature_values
 from feature_store.bulk_rows import encode_rows
-from feature_store.redis_client import told_as_unavailable
+from feature_store.redis_client import RedisClient, told_as_unavailable
 from feature_store.registered_view import RegisteredView
 from feature_store.row_keys import row_key_prefix
-from feature_store.row_writer import WRITE_ROWS, expiry_s
-
-ROWS_PER_SCRIPT = 250
-"""Rows of one EVALSHA: Redis serves nobody else while it runs, which is about half a millisecond."""
+from feature_store.row_script import write_rows
+from feature_store.row_writer import expiry_s
 
 CHUNK_ROWS = 5_000
 """Rows packed, sent and acknowledged together, unless told otherwise."""
@@ -55,7 +52,7 @@ class RowLoader:
 
     def __init__(
         self,
-        redis: Redis,
+        redis: RedisClient,
         view: RegisteredView,
         now_us: Callable[[], int],
         *,
@@ -71,9 +68,8 @@ class RowLoader:
         self._entity_column = entity_column or view.entity
         self._event_time_column = event_time_column
         self._chunk_rows, self._ignore_extra = chunk_rows, ignore_extra
-        self._script = redis.register_script(WRITE_ROWS)
         self._columns = {column.name: column for column in view.current.columns}
-        self._expiry = str(expiry_s(view)).encode()
+        self._expiry_s = expiry_s(view)
         self._rows_before = self._rows = rows_before
         self._kept_newer = 0
         self._absent: tuple[str, ...] = ()
@@ -155,16 +151,11 @@ class RowLoader:
 
     async def _send(self, keys: list[bytes], rows: list[bytes]) -> int:
         with told_as_unavailable(self._redis):
-            pipeline = self._redis.pipeline(transaction=False)
-            for start in range(0, len(keys), ROWS_PER_SCRIPT):
-                stop = start + ROWS_PER_SCRIPT
-                await self._script(keys=keys[start:stop], args=[self._expiry, *rows[start:stop]], client=pipeline)
-            kept: list[int] = await pipeline.execute()
-            return sum(kept)
+            return await write_rows(self._redis, keys, rows, self._expiry_s)
 
 
 async def load_rows(
-    redis: Redis,
+    redis: RedisClient,
     view: RegisteredView,
     table: pa.Table | pa.RecordBatch,
     *,

@@ -2,34 +2,14 @@
 
 from collections.abc import Callable, Mapping
 
-from redis.asyncio import Redis
-
 from feature_store.errors import UnknownView, WrongFeatureValue
-from feature_store.redis_client import told_as_unavailable
+from feature_store.redis_client import RedisClient, told_as_unavailable
 from feature_store.registered_view import RegisteredView
 from feature_store.row_keys import row_key
+from feature_store.row_script import write_rows
 
 EVENT_TIME_US_MAX = 2**53 - 1
 """The latest event time, in the year 2255: Redis compares event times as Lua numbers, exact up to here."""
-
-# KEYS are row keys; ARGV[1] is the expiry in seconds, then one packed row per key. Answers how many were not written
-# because the stored row has a later event time. An equal one is overwritten, so that a corrected load can be repeated.
-# A value that does not begin as a row is no row, and is overwritten. Rows go one after another, so that an entity that
-# is twice among them ends with its latest.
-WRITE_ROWS = """
-local kept = 0
-for i = 1, #KEYS do
-  local row = ARGV[i + 1]
-  local stored = redis.call('GETRANGE', KEYS[i], 0, 15)
-  if #stored == 16 and string.sub(stored, 1, 2) == string.sub(row, 1, 2)
-     and struct.unpack('<i8', stored, 9) > struct.unpack('<i8', row, 9) then
-    kept = kept + 1
-  else
-    redis.call('SET', KEYS[i], row, 'EX', ARGV[1])
-  end
-end
-return kept
-"""
 
 
 class RowWriter:
@@ -38,9 +18,8 @@ class RowWriter:
     One writer per view: a row is written whole, so that two writers of different features would undo each other.
     """
 
-    def __init__(self, redis: Redis, views: Mapping[str, RegisteredView], now_us: Callable[[], int]) -> None:
+    def __init__(self, redis: RedisClient, views: Mapping[str, RegisteredView], now_us: Callable[[], int]) -> None:
         self._redis, self._views, self._now_us = redis, views, now_us
-        self._script = redis.register_script(WRITE_ROWS)
 
     async def write(self, view: str, entity_id: str, values: Mapping[str, object], event_time_us: int) -> bool:
         """Write one row; a feature that is left out is null. False: a newer row was there, and was kept.
@@ -55,7 +34,7 @@ class RowWriter:
         key = row_key(view, entity_id)
         row = registered.current.encode(values, event_time_us=event_time_us, write_time_us=self._now_us())
         with told_as_unavailable(self._redis):
-            kept = await self._script(keys=[key], args=[expiry_s(registered), row])
+            kept = await write_rows(self._redis, [key], [row], expiry_s(registered))
         return not kept
 
 

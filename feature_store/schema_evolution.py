@@ -6,7 +6,7 @@ from typing import Literal
 
 from feature_store.errors import FeatureStoreError
 from feature_store.feature_views import FeatureView
-from feature_store.registered_view import RegisteredView
+from feature_store.registered_view import NearCachePolicy, RegisteredView
 from feature_store.row_layout import SCHEMA_ID_MAX, Column, RowLayout
 
 
@@ -50,7 +50,8 @@ def plan_change(name: str, declared: FeatureView, registered: RegisteredView | N
     """Compare a declared view with the registered one. Raises IncompatibleViews.
 
     Columns are only ever added, after the registered ones, under a new schema id. Entity, dtype and length stay, and no
-    feature leaves, so that no name is ever used again. `max_age`, defaults and descriptions may change.
+    feature leaves, so that no name is ever used again. `max_age`, defaults, descriptions and
+    `near_cache` may change.
     """
     defaults = {f.name: f.filled_default for f in declared.features if f.filled_default is not None}
     declared_columns = {feature.name: feature.column for feature in declared.features}
@@ -124,7 +125,15 @@ def _setting_details(
             details.append(f"default of {feature} {_shown(old)} → {_shown(new)}")
     if declared.description != registered.description:
         details.append("description")
+    if declared.near_cache_policy != registered.near_cache:
+        details.append(f"near_cache {_ages(registered.near_cache)} → {_ages(declared.near_cache_policy)}")
     return details
+
+
+def _ages(policy: NearCachePolicy) -> str:
+    if not policy:
+        return "off"
+    return f"{policy.max_age_us // 1_000} ms, {policy.stale_if_unavailable_us // 1_000} ms if unavailable"
 
 
 def _shown(default: object) -> str:

@@ -2,15 +2,19 @@
 
 import argparse
 import logging
+import secrets
 import sys
 from pathlib import Path
 
 import uvloop
 
+from gateway.access.keys_file import Scope
+from gateway.access.new_key import KeyNameError, new_key
 from gateway.app import serve, supervise
 from gateway.settings import Settings
 from settings import CommandLine, ConfigurationError
 from settings.command_line import port_number, seconds, whole_number
+from settings.tls import ClientTls, ServerTls
 from telemetry.logs import FORMATS, LEVELS, configure_logging
 
 _DESCRIPTION = """\
@@ -27,13 +31,18 @@ examples:
 
   curl -s localhost:8080/v1/models/churn:predict -d '{"entities": {"user": "u42"}}' -H 'content-type: application/json'
   curl -s localhost:8081/readyz
+
+  sekisho-gateway --new-key checkout --scopes predict outcome   make an API key; it is shown once
+  sekisho-gateway --config models.yaml --keys keys.yaml --tls-cert cert.pem --tls-key key.pem
 """
 
 
 def command_line() -> CommandLine:
     """Describe the options."""
     line = CommandLine("sekisho-gateway", description=_DESCRIPTION, epilog=_EPILOG)
-    line.option("--config", required=True, type=Path, metavar="models.yaml", help="routes: models, versions, workers")
+    line.option(
+        "--config", type=Path, metavar="models.yaml", help="routes: models, versions, workers; required to serve"
+    )
     line.option("--experiments", type=Path, metavar="PATH", help="a YAML file of experiments, or a directory of them")
     line.option("--redis", default="redis://127.0.0.1:6379", metavar="URL", help="the online feature store")
     line.option("--host", default="127.0.0.1", help="address of the data port")
@@ -48,6 +57,24 @@ def command_line() -> CommandLine:
         help="processes that share the data port, one a core at most; the admin port answers for all",
     )
     line.add_argument("--process-socket", type=Path, help=argparse.SUPPRESS)  # given by a supervisor to its processes
+    line.option("--keys", type=Path, metavar="keys.yaml", help="API keys; without it, nobody needs one")
+    line.option("--tls-cert", type=Path, metavar="PEM", help="certificate chain of both ports; without it, no TLS")
+    line.option("--tls-key", type=Path, metavar="PEM", help="the certificate's private key")
+    line.option(
+        "--worker-ca",
+        type=Path,
+        metavar="PEM",
+        help="authorities that https workers are checked by; without it, those of the system",
+    )
+    line.option("--worker-cert", type=Path, metavar="PEM", help="certificate chain that https workers are shown")
+    line.option("--worker-key", type=Path, metavar="PEM", help="the certificate's private key")
+    line.option(
+        "--state-dir",
+        default=Path("sekisho-data/state"),
+        type=Path,
+        metavar="DIR",
+        help="where last good configurations and run-time changes are kept",
+    )
     line.option(
         "--log-dir",
         default=Path("sekisho-data/log"),
@@ -78,12 +105,32 @@ def command_line() -> CommandLine:
     )
     line.option("--log-level", default="info", choices=LEVELS, help="least level that is logged")
     line.option("--log-format", default="json", choices=FORMATS, help="json lines, or text for people")
+    # No settings but a command: a variable that made every start print a key would be a trap.
+    line.add_argument("--new-key", metavar="NAME", help="make an API key, print it with its entry for --keys, and end")
+    line.add_argument(
+        "--scopes",
+        nargs="+",
+        choices=[scope.value for scope in Scope],
+        default=["predict", "outcome"],
+        help="of the new key: predict, outcome, experiment, admin; default predict outcome",
+    )
     return line
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until stopped. Returns 0 after a clean stop, 1 where serving failed, 2 for a wrong configuration."""
-    given = command_line().parse_args(arguments)
+    line = command_line()
+    given = line.parse_args(arguments)
+    if given.new_key is not None:
+        return _print_new_key(line, given)
+    if given.config is None:
+        line.error("--config is required (or set SEKISHO_CONFIG)")
+    for flag, certificate, key in (
+        ("tls", given.tls_cert, given.tls_key),
+        ("worker", given.worker_cert, given.worker_key),
+    ):
+        if (certificate is None) != (key is None):
+            line.error(f"--{flag}-cert and --{flag}-key go together")
     configure_logging(given.log_level, given.log_format)
     settings = Settings(
         config=given.config,
@@ -95,6 +142,10 @@ def main(arguments: list[str] | None = None) -> int:
         admin_port=given.admin_port,
         processes=given.processes,
         process_socket=given.process_socket,
+        keys=given.keys,
+        tls=None if given.tls_cert is None else ServerTls(certificate=given.tls_cert, key=given.tls_key),
+        worker_tls=ClientTls(ca=given.worker_ca, certificate=given.worker_cert, key=given.worker_key),
+        state_dir=given.state_dir,
         log_dir=given.log_dir,
         log_file_seconds=given.log_file_seconds,
         requests_in_flight_max=given.requests_in_flight_max,
@@ -112,6 +163,16 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"sekisho-gateway: error: {error}", file=sys.stderr)
         return 1
     logging.shutdown()
+    return 0
+
+
+def _print_new_key(line: CommandLine, given: argparse.Namespace) -> int:
+    try:
+        key, entry = new_key(given.new_key, [Scope(scope) for scope in given.scopes], secrets.token_urlsafe)
+    except KeyNameError as error:
+        line.error(str(error))
+    print(f"The key of {given.new_key}, which is shown this once:\n\n{key}\n")
+    print(f"Its entry, for the file that --keys names:\n\nkeys:\n{entry}", end="")
     return 0
 
 

@@ -1,12 +1,25 @@
-"""Admission: how many requests may be in flight, by priority. What is over the limit is shed early and cheaply."""
+"""Admission: how many requests may be in flight, by model and priority. What is over is shed early and cheaply.
+
+Each model has a limit of its own, which follows from how long its answers take; so a model that is slow sheds its own
+callers, and not those of another. Above all of them stands the process's own limit.
+"""
 
 from enum import StrEnum
 from typing import Final
 
+from gateway.adaptive_limit import WINDOW_S, AdaptiveLimit
 from gateway.errors import Overloaded
 
 SHARE_BY_PRIORITY: Final = {"critical": 1.0, "default": 0.9, "sheddable": 0.7}
-"""How full the gateway may be before a request of that priority is shed: `sheddable` goes first, `critical` last."""
+"""How full the gateway, or a model, may be before a request of that priority is shed: `sheddable` goes first and
+`critical` last."""
+
+TICK_S: Final = WINDOW_S
+"""How often limits follow what was seen."""
+
+PATIENCE_BY_PRIORITY: Final = {"critical": 0.8, "default": 0.5, "sheddable": 0.3}
+"""Of a request's budget: for how much of it its rows may have to wait for a worker. Where they would wait for longer it
+is shed at once, before its queue is long enough for its limit to fall."""
 
 
 class Priority(StrEnum):
@@ -17,23 +30,78 @@ class Priority(StrEnum):
     SHEDDABLE = "sheddable"
 
 
-class Admission:
-    """A limit on requests in flight. Use it as `admit(priority)` … `release()`."""
+Shares = dict[Priority, int]
 
-    __slots__ = ("_limits", "in_flight", "shed")
 
-    def __init__(self, requests_in_flight_max: int) -> None:
-        self._limits = {Priority(p): max(1, int(requests_in_flight_max * s)) for p, s in SHARE_BY_PRIORITY.items()}
-        self.in_flight = 0
-        self.shed: dict[Priority, int] = dict.fromkeys(Priority, 0)
+class ModelAdmission:
+    """The limit of one model. Use it as `admit(priority)` … `release(latency_s)`."""
+
+    __slots__ = ("_limit", "_most_in_flight", "_shares", "_whole", "deadline_ms", "in_flight")
+
+    def __init__(self, whole: "Admission", deadline_ms: float) -> None:
+        self._whole, self.deadline_ms = whole, deadline_ms
+        self._limit = AdaptiveLimit(deadline_ms / 1000, whole.requests_in_flight_max)
+        self._shares = _shares(self._limit.limit)
+        self.in_flight = self._most_in_flight = 0
+
+    @property
+    def limit(self) -> int:
+        """Requests that may be in flight just now, those of the highest priority included."""
+        return self._limit.limit
+
+    def check(self, priority: Priority) -> None:
+        """Raise Overloaded where no place is free for this priority."""
+        whole = self._whole
+        if self.in_flight >= self._shares[priority] or whole.in_flight >= whole.shares[priority]:
+            whole.shed[priority] += 1
+            raise Overloaded(
+                f"{self.in_flight} requests are in flight, the most for priority {priority.value} just now"
+            )
 
     def admit(self, priority: Priority) -> None:
         """Take a place. Raises Overloaded where none is free for this priority."""
-        if self.in_flight >= self._limits[priority]:
-            self.shed[priority] += 1
-            raise Overloaded(f"{self.in_flight} requests are in flight, the most for priority {priority.value}")
+        self.check(priority)
+        self._whole.in_flight += 1
         self.in_flight += 1
+        if self.in_flight > self._most_in_flight:  # a call costs more than the branch  # noqa: PLR1730
+            self._most_in_flight = self.in_flight
 
-    def release(self) -> None:
-        """Give the place back."""
+    def release(self, latency_s: float | None) -> None:
+        """Give the place back. latency_s: how long the answer took, or the wait for none; None: it tells nothing."""
+        self._whole.in_flight -= 1
         self.in_flight -= 1
+        if latency_s is not None:
+            self._limit.completed(latency_s)
+
+    def follow(self, now_s: float) -> None:
+        """Set the limit by what was seen since the last time."""
+        self._limit.update(now_s, self._most_in_flight)
+        self._most_in_flight = self.in_flight
+        self._shares = _shares(self._limit.limit)
+
+
+class Admission:
+    """The limits of one process."""
+
+    def __init__(self, requests_in_flight_max: int) -> None:
+        self.requests_in_flight_max = requests_in_flight_max
+        self.shares = _shares(requests_in_flight_max)
+        self.in_flight = 0
+        self.shed: Shares = dict.fromkeys(Priority, 0)
+        self.models: dict[str, ModelAdmission] = {}
+
+    def of(self, model: str, deadline_ms: float) -> ModelAdmission:
+        """Return a model's limit; a new one where its deadline has changed, which all else follows from."""
+        found = self.models.get(model)
+        if found is None or found.deadline_ms != deadline_ms:
+            found = self.models[model] = ModelAdmission(self, deadline_ms)
+        return found
+
+    def follow(self, now_s: float) -> None:
+        """Set every limit by what was seen. Called each TICK_S."""
+        for model in self.models.values():
+            model.follow(now_s)
+
+
+def _shares(limit: int) -> Shares:
+    return {Priority(priority): max(1, int(limit * share)) for priority, share in SHARE_BY_PRIORITY.items()}

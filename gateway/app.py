@@ -1,50 +1,66 @@
 """The composition root: the one place that knows every concrete class and the order in which they start and stop."""
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Final
 
-import uvicorn
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from feature_store import OnlineReader, RedisConnection, open_redis
-from gateway.admission import Admission
-from gateway.catalogue import Catalogue
-from gateway.clock import monotonic, wall_us
+from feature_store import NearCache, OnlineReader, RedisClient, open_connection, open_redis, read_views
+from gateway.access.guards import Guards, guards_of, warn_of_open_ports
+from gateway.admission import TICK_S, Admission
+from gateway.clock import monotonic, wall_s, wall_us
+from gateway.configuration.catalogue import Catalogue
+from gateway.configuration.configuration import Configuration, ConfigurationFiles
+from gateway.configuration.configuration_report import ConfigurationReport
+from gateway.configuration.discovery import system_resolve
+from gateway.configuration.last_good import StateDirectory
+from gateway.configuration.live_configuration import LiveConfiguration
+from gateway.configuration.registered_views import RegisteredViews
+from gateway.configuration.version_changes import VersionChanges
+from gateway.configuration.version_keeper import DESCRIBED_AT_ONCE_MAX, VersionSurroundings
+from gateway.dispatch_metrics import DispatchCollector
+from gateway.edge.admin_access import guarded
+from gateway.edge.admin_port import LIMITS as ADMIN_LIMITS
+from gateway.edge.admin_port import AdminPort
 from gateway.edge.control_api import admin_api, data_api
 from gateway.edge.data_port import DataPort
 from gateway.edge.inference_route import InferenceRoute
 from gateway.edge.outcomes_route import OutcomesRoute
 from gateway.edge.predict_route import PredictRoute
 from gateway.edge.supervisor_api import supervisor_api
-from gateway.experiments_file import read_experiments
+from gateway.edge.versions_api import add_version_routes
+from gateway.feature_ladder import FeatureLadder, read_timeout_s
+from gateway.feature_metrics import FeatureCollector
 from gateway.feature_rows import FeatureAssembler
 from gateway.identifiers import uuid7_maker
 from gateway.merged_metrics import MergedMetrics
 from gateway.metrics import GatewayMetrics, StateCollector
 from gateway.predict import Predictor
-from gateway.prediction_log.log_writer import LogWriter
+from gateway.prediction_log.log_writer import LogCounts, LogWriter
 from gateway.prediction_log.parquet_spool import FileNames
-from gateway.routes_file import read_routes
 from gateway.scoring_ladder import ScoringLadder
 from gateway.settings import Settings
 from gateway.supervisor import Supervisor
 from http_server.server import HttpServer, Limits
-from settings.http_protocol import BoundedHeadProtocol
+from settings.followed_files import follow
 from settings.ports import listen, listen_unix
 from settings.release import release
 
 KEEP_ALIVE_S: Final = 75
 """Longer than the usual client's or load balancer's 60 s, so that it is they who close an idle connection."""
+
+ADMIN_ANSWER_S: Final = 5
+"""How long the admin port's last answers may take to write."""
 
 DRAIN_TIMEOUT_S: Final = 15
 """How long a request in flight may hold the stop up; far above any model's deadline. The log is closed after it."""
@@ -59,84 +75,117 @@ GC_THRESHOLD: Final = 100_000
 logger = logging.getLogger(__name__)
 
 
-class QuietServer(uvicorn.Server):
-    """A uvicorn server that leaves signals to this program, which has two servers and a log to close in order."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture nothing."""
-        yield
-
-
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain: not ready, serve on, stop accepting, finish, write the log out.
 
     Raises ConfigurationError, PortTaken, or OSError where the log's directory cannot be made.
     """
-    routes = read_routes(settings.config)
-    experiments = read_experiments(settings.experiments, routes)
+    redis = open_redis(settings.redis)
+    state = StateDirectory(settings.state_dir, wall_us)
+    files = ConfigurationFiles(settings.config, settings.experiments, state)
+    first = files.read()
     sockets = [
         listen(settings.host, settings.port, "--port", shared=settings.process_socket is not None),
         listen_unix(settings.process_socket)
         if settings.process_socket is not None
         else listen(settings.admin_host, settings.admin_port, "--admin-port"),
     ]
-    registry = CollectorRegistry()
-    for collector in (ProcessCollector, PlatformCollector, GCCollector):
-        collector(registry=registry)
+    registry = process_registry()
+    metrics = GatewayMetrics(registry)
+    guards = guards_of(settings, settings.processes, metrics.key_requests.add)
     log = LogWriter(settings.log_dir, file_names(), settings.log_file_seconds, wall_us)
     log.start()
-    redis = open_redis(settings.redis)
-    reader = OnlineReader(RedisConnection(settings.redis))
-    catalogue = Catalogue(routes, experiments, redis, monotonic)
+    reader, features = feature_reading(settings, registry)
+    catalogue, configuration, report = live_configuration(first, files, state, redis, guards.worker_tls)
     admission = Admission(settings.requests_in_flight_max)
-    metrics = GatewayMetrics(registry)
-    features = FeatureAssembler(reader, wall_us)
-    registry.register(StateCollector(catalogue.models, admission, features, log))
+    state_metrics = StateCollector(catalogue.models, admission, log)
+    for collector in (report, state_metrics, DispatchCollector(catalogue.models, monotonic)):
+        registry.register(collector)
     new_id = uuid7_maker(wall_us, Random(os.urandom(32)))  # noqa: S311 - see identifiers.py
     predictor = Predictor(admission, ScoringLadder(), log, metrics, new_id, wall_us, monotonic)
-    predict = PredictRoute(catalogue.models, predictor, features, metrics, new_id, monotonic)
-    inference = InferenceRoute(catalogue.models, predictor, metrics, new_id, monotonic, release())
-    outcomes = OutcomesRoute(log, metrics, new_id, wall_us)
+    predict = PredictRoute(catalogue.models, predictor, features, metrics, new_id, monotonic, guards.gate)
+    inference = InferenceRoute(catalogue.models, predictor, metrics, new_id, monotonic, release(), guards.gate)
+    outcomes = OutcomesRoute(log, metrics, new_id, wall_us, guards.gate)
     port = DataPort(catalogue.models, predict, inference, outcomes, data_api(catalogue, new_id), metrics, new_id)
-    data = HttpServer(port, Limits(keep_alive_s=KEEP_ALIVE_S), lambda: wall_us() / 1e6)
-    admin = QuietServer(
-        _server_config(admin_api(catalogue, admission, log, metrics, registry, lambda: data.draining, new_id))
+    catalogue.on_change = port.follow_models
+    data = HttpServer(port, Limits(keep_alive_s=KEEP_ALIVE_S), wall_s)
+    # One of several processes is asked by its supervisor alone, who has looked at the key.
+    own_port = settings.process_socket is None
+    admin_app = admin_api(
+        catalogue, admission, log, metrics, registry, lambda: data.draining, new_id, report, guards.files
     )
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    add_version_routes(admin_app, VersionChanges(configuration, catalogue), new_id)
+    locked = guarded(admin_app, guards.gate if own_port else None, new_id)
+    admin = HttpServer(AdminPort(locked, new_id), ADMIN_LIMITS, wall_s)
+    stop = _stop_signal()
 
     await reader.start()
-    catalogue.start()
-    await data.listen(sockets[0])
-    administration = asyncio.create_task(admin.serve([sockets[1]]))
-    folding = asyncio.create_task(_fold(metrics))
-    # What was made at start-up lives as long as the process: without this, each full collection walks all of it, and
-    # its pause is the tail latency.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 50, 100)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    configuration.start()
+    await data.listen(sockets[0], guards.tls)
+    await admin.listen(sockets[1], guards.tls if own_port else None)
+    chores = [
+        asyncio.create_task(chore)
+        for chore in (
+            _fold(metrics, guards),
+            follow(guards.files),
+            _follow_latencies(admission),
+            _follow_deadlines(reader, catalogue),
+        )
+    ]
+    _settle()
+    if own_port:
+        warn_of_open_ports(settings)
     logger.info(
-        "serving", extra={"port": settings.port, "admin_port": settings.admin_port, "models": list(routes.models)}
+        "serving", extra={"port": settings.port, "admin_port": settings.admin_port, "models": list(first.routes)}
     )
 
-    await asyncio.wait([asyncio.create_task(stop.wait()), administration], return_when=asyncio.FIRST_COMPLETED)
+    await stop.wait()
     logger.info("draining", extra={"grace_s": settings.shutdown_grace_s})
     data.draining = inference.draining = True
     await asyncio.sleep(settings.shutdown_grace_s)
     await data.close(DRAIN_TIMEOUT_S)
-    folding.cancel()
-    await catalogue.close()
-    await reader.close()
+    for chore in chores:
+        chore.cancel()
+    for part in (configuration, catalogue, reader):
+        await part.close()
     await redis.aclose()
     # In a thread: the admin port answers until the very end.
     await asyncio.to_thread(log.close)
-    admin.should_exit = True
-    await administration
-    counts = log.counts()
-    logger.info("stopped", extra={"rows_written": counts.written, "rows_dropped": counts.dropped})
+    await admin.close(ADMIN_ANSWER_S)
+    _tell_end(log.counts())
+
+
+def live_configuration(
+    first: Configuration, files: ConfigurationFiles, state: StateDirectory, redis: RedisClient, tls: ssl.SSLContext
+) -> tuple[Catalogue, LiveConfiguration, ConfigurationReport]:
+    """Compose what follows the configuration's sources and serves by them; the first two are to be closed."""
+    views = RegisteredViews(lambda: read_views(redis), state, monotonic)
+    around = VersionSurroundings(
+        views=views,
+        state=state,
+        resolve=system_resolve,
+        random=Random(),  # noqa: S311 - spreads look-ups, no secret
+        clock=monotonic,
+        describing=asyncio.Semaphore(DESCRIBED_AT_ONCE_MAX),
+        tls=tls,
+    )
+    catalogue = Catalogue(around)
+    configuration = LiveConfiguration(first, files, state, catalogue, monotonic)
+    return catalogue, configuration, ConfigurationReport(configuration, catalogue, views, state)
+
+
+def feature_reading(settings: Settings, registry: CollectorRegistry) -> tuple[OnlineReader, FeatureAssembler]:
+    """Compose what reads features, with its metrics; the reader is to be started and closed."""
+    near_cache = NearCache()
+    reader = OnlineReader(
+        open_connection(settings.redis),
+        near_cache=near_cache,
+        clock=monotonic,
+    )
+    ladder = FeatureLadder(reader, near_cache, monotonic)
+    features = FeatureAssembler(ladder, wall_us)
+    registry.register(FeatureCollector(features, ladder, reader, near_cache))
+    return reader, features
 
 
 async def supervise(settings: Settings, arguments: Sequence[str]) -> None:
@@ -144,12 +193,20 @@ async def supervise(settings: Settings, arguments: Sequence[str]) -> None:
 
     Raises ConfigurationError before any process is started, and PortTaken.
     """
-    read_experiments(settings.experiments, read_routes(settings.config))
+    ConfigurationFiles(settings.config, settings.experiments, StateDirectory(settings.state_dir, wall_us)).read()
+    guards = guards_of(settings, 1, lambda _key, _outcome: None)  # the processes count
+    new_id = uuid7_maker(wall_us, Random(os.urandom(32)))  # noqa: S311 - see identifiers.py
 
-    def make_server(processes: dict[str, Path], metrics: MergedMetrics) -> uvicorn.Server:
-        return QuietServer(_server_config(supervisor_api(processes, metrics)))
+    async def open_admin(listener: socket.socket, processes: dict[str, Path], metrics: MergedMetrics) -> HttpServer:
+        locked = guarded(supervisor_api(processes, metrics), guards.gate, new_id)
+        server = HttpServer(AdminPort(locked, new_id), ADMIN_LIMITS, wall_s)
+        await server.listen(listener, guards.tls)
+        return server
 
-    await Supervisor(settings, arguments, make_server).run()
+    warn_of_open_ports(settings)
+    following = asyncio.create_task(follow(guards.files))
+    await Supervisor(settings, arguments, open_admin).run()
+    following.cancel()
 
 
 def file_names() -> FileNames:
@@ -158,23 +215,49 @@ def file_names() -> FileNames:
     return FileNames(host, f"{wall_us():x}_{os.getpid():x}")
 
 
-async def _fold(metrics: GatewayMetrics) -> None:
+def process_registry() -> CollectorRegistry:
+    """Make a registry that knows the process itself."""
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    return registry
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def _tell_end(counts: LogCounts) -> None:
+    logger.info("stopped", extra={"rows_written": counts.written, "rows_dropped": counts.dropped})
+
+
+def _settle() -> None:
+    # What was made at start-up lives as long as the process: without this, each full collection walks all of it, and
+    # its pause is the tail latency.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 50, 100)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+
+
+async def _follow_latencies(admission: Admission) -> None:
     while True:
+        await asyncio.sleep(TICK_S)
+        admission.follow(monotonic())
+
+
+async def _follow_deadlines(reader: OnlineReader, catalogue: Catalogue) -> None:
+    while True:
+        reader.allow(read_timeout_s(model.route.deadline_ms for model in catalogue.models.values()))
+        await asyncio.sleep(1.0)
+
+
+async def _fold(metrics: GatewayMetrics, guards: Guards) -> None:
+    while True:
+        for followed in guards.files:
+            metrics.files.set(followed.name, value=followed.problem is None)
         await asyncio.sleep(1.0)
         metrics.fold_overdue()
-
-
-def _server_config(app: Any) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        loop="uvloop",
-        http=BoundedHeadProtocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # nothing here reads the client address, and the middleware costs a call a request
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=DRAIN_TIMEOUT_S,
-    )

@@ -8,5 +8,10 @@ def wall_us() -> int:
     return time.time_ns() // 1000
 
 
+def wall_s() -> float:
+    """Seconds since 1970, UTC: for the dates of HTTP and of keys."""
+    return wall_us() / 1e6
+
+
 monotonic = time.perf_counter
 """Seconds from an arbitrary start, never set back: for durations and deadlines."""

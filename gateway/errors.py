@@ -100,10 +100,56 @@ class ForcedVariantRefused(GatewayError):
     code = "forced_variant_refused"
 
 
+class Unauthenticated(GatewayError):
+    """The request carries no key, or one that is not in force."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(GatewayError):
+    """The caller's key may not do this, or not with this model."""
+
+    code = "forbidden"
+
+
+class RateLimited(GatewayError):
+    """The caller's key has been used more often than it may. Carries in how many seconds it may be used again."""
+
+    code = "rate_limited"
+
+    def __init__(self, detail: str, wait_s: float) -> None:
+        super().__init__(detail)
+        self.wait_s = wait_s
+
+
 class UnknownModel(GatewayError):
     """No route has that name."""
 
     code = "unknown_model"
+
+
+class UnknownVersion(GatewayError):
+    """The model's route has no such version."""
+
+    code = "unknown_version"
+
+
+class VersionInUse(GatewayError):
+    """Requests are sent to the version: it cannot be removed. The message says by what."""
+
+    code = "version_in_use"
+
+
+class VersionNotReady(GatewayError):
+    """The version cannot answer, so it cannot be made the default one."""
+
+    code = "version_not_ready"
+
+
+class ChangeNotKept(GatewayError):
+    """The state directory does not take a change, which would so be lost with the process: it was not made."""
+
+    code = "change_not_kept"
 
 
 class UnknownPath(GatewayError):

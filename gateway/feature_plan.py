@@ -37,8 +37,19 @@ class ViewPlan:
     key_prefix: bytes
     projection: Projection
     fail_when_missing: bool
-    degraded_by_status: tuple[str | None, ...]
-    """By status code: what to say in `degraded`, or None."""
+    degraded_by_status: tuple[str, ...]
+    """By status code: what to say in `degraded`, or nothing."""
+
+    fresh_for_s: float = 0.0
+    """How long a remembered row is served without reading it again."""
+
+    stale_for_s: float = 0.0
+    """How long a remembered row is served where it cannot be read again."""
+
+    @property
+    def near_cached(self) -> bool:
+        """Whether rows of the view are remembered."""
+        return bool(self.fresh_for_s or self.stale_for_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +82,8 @@ class FeaturePlan:
     """By input: (`view.feature`, datatype) of each column, as the log names them."""
 
     entities: frozenset[str] = field(default=frozenset())
+    near_cached: bool = False
+    """Whether rows of some view are remembered."""
 
     def request_pieces(self, values: Mapping[str, Any], where: str) -> tuple[bytes, ...]:
         """Pack the caller's features, run by run. Raises MissingFeature or WrongFeatureType, which name the field."""
@@ -151,6 +164,7 @@ def plan_features(
         overridable=_overridable(request_overrides, stored, runs),
         columns=tuple(columns),
         entities=frozenset(view.entity for view in view_plans),
+        near_cached=any(view.near_cached for view in view_plans),
     )
 
 
@@ -159,11 +173,18 @@ def _view_plan(view: RegisteredView, runs: list[list[Wanted]], on_missing: str) 
         projection = Projection(view, runs)
     except (ValueError, FeatureStoreError) as error:
         raise PlanError(str(error)) from error
-    degraded: list[str | None] = [None] * len(FeatureStatus)
+    degraded = [""] * len(FeatureStatus)
     degraded[FeatureStatus.STALE] = f"feature_stale:{view.name}"
     degraded[FeatureStatus.MISSING] = f"feature_default:{view.name}"
     return ViewPlan(
-        view.name, view.entity, row_key_prefix(view.name), projection, on_missing == "fail", tuple(degraded)
+        view.name,
+        view.entity,
+        row_key_prefix(view.name),
+        projection,
+        on_missing == "fail",
+        tuple(degraded),
+        fresh_for_s=view.near_cache.max_age_us / 1e6,
+        stale_for_s=view.near_cache.stale_if_unavailable_us / 1e6,
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
@@ -16,26 +16,18 @@ from feature_store import (
 )
 from gateway.errors import (
     FeaturesMissing,
-    FeaturesUnavailable,
     InvalidRequest,
     MissingEntity,
     TooManyInstances,
     WrongFeatureType,
 )
+from gateway.feature_ladder import FeatureLadder
 from gateway.feature_plan import FeaturePlan, ViewPlan
 from gateway.predict_request import EntityId, Instance, PredictRequest
 
 ROWS_BYTES_MAX: Final = 32 * 1024 * 1024
 """Of one request's rows as a model takes them: what many instances share is there once an instance. A worker takes
 twice as much in one body, by default."""
-
-
-class RowReader(Protocol):
-    """What the data path needs of the feature store: many keys in, their packed rows out, None where there is none."""
-
-    def fetch(self, keys: Sequence[bytes]) -> Awaitable[list[bytes | None]]:
-        """Read the rows, in the order of the keys. What is awaited raises FeatureStoreUnavailable."""
-        ...
 
 
 class ModelRows(msgspec.Struct):
@@ -56,13 +48,10 @@ class ModelRows(msgspec.Struct):
 class FeatureAssembler:
     """Reads and joins feature rows. now_us: UTC microseconds, which ages are told by."""
 
-    __slots__ = ("_now_us", "_reader", "faults", "reads_failed")
+    __slots__ = ("_fetch", "_ladder", "_now_us", "faults")
 
-    def __init__(self, reader: RowReader, now_us: Callable[[], int]) -> None:
-        self._reader, self._now_us = reader, now_us
-        self.reads_failed = 0
-        """Requests whose features could not be read."""
-
+    def __init__(self, ladder: FeatureLadder, now_us: Callable[[], int]) -> None:
+        self._ladder, self._fetch, self._now_us = ladder, ladder.reader.fetch, now_us
         self.faults: dict[tuple[str, str], int] = {}
         """Rows that were there and could not be used, by view and fault."""
 
@@ -89,12 +78,15 @@ class FeatureAssembler:
         keys = [view.key_prefix + entity_key(entities, view.entity, where + "entities") for view in views]
         request_pieces = plan.request_pieces(features, where + "features") if plan.request_runs else ()
         overrides = _overrides(plan, features) if plan.overridable else None
-        try:
-            raw = await self._reader.fetch(keys) if keys else []
-        except FeatureStoreUnavailable as error:
-            raw = self._unread(keys, views, error)
-        now_us = self._now_us()
         degraded: tuple[str, ...] = ()
+        try:
+            if plan.near_cached:
+                raw, degraded = await self._ladder.recall(keys, views)
+            else:
+                raw = await self._fetch(keys) if keys else []
+        except FeatureStoreUnavailable as error:
+            raw, degraded = self._ladder.unread(keys, views, error)
+        now_us = self._now_us()
         found, pieces = [], []
         for i, view in enumerate(views):
             row = _project(view, raw[i], now_us, overrides.get(i) if overrides else None, where + "features")
@@ -119,13 +111,16 @@ class FeatureAssembler:
         features = _features(plan, request.features, instances)
         request_pieces = [plan.request_pieces(values, _where(i)) for i, values in enumerate(features)]
         keys = list(dict.fromkeys(chain.from_iterable(keys_by_view)))  # each is read once
+        degraded: tuple[str, ...] = ()
         try:
-            raw = await self._reader.fetch(keys) if keys else []
+            if plan.near_cached:
+                raw, degraded = await self._ladder.recall(keys, _owners(views, keys_by_view))
+            else:
+                raw = await self._fetch(keys) if keys else []
         except FeatureStoreUnavailable as error:
-            raw = self._unread(keys, views, error)
+            raw, degraded = self._ladder.unread(keys, _owners(views, keys_by_view), error)
         now_us, row_at = self._now_us(), dict(zip(keys, raw, strict=True))
         overrides = [_overrides(plan, values) for values in features] if plan.overridable else []
-        degraded: tuple[str, ...] = ()
         by_view: list[list[ProjectedRow]] = []
         for v, (view, keys_of_view) in enumerate(zip(views, keys_by_view, strict=True)):
             own = {i: given[v] for i, given in enumerate(overrides) if v in given}
@@ -150,20 +145,11 @@ class FeatureAssembler:
             found = list(zip(*by_view, strict=True))
         return ModelRows(len(instances), tuple(inputs), found, degraded)
 
-    def _unread(
-        self, keys: list[bytes], views: tuple[ViewPlan, ...], error: FeatureStoreUnavailable
-    ) -> list[bytes | None]:
-        self.reads_failed += 1
-        strict = next((view.name for view in views if view.fail_when_missing), None)
-        if strict is not None:
-            raise FeaturesUnavailable(f"view {strict!r} has no defaults to fall back on: {error}") from error
-        return [None] * len(keys)
-
     def _degraded(self, view: ViewPlan, row: ProjectedRow, so_far: tuple[str, ...]) -> tuple[str, ...]:
         if row.fault is not None:
             self.faults[view.name, row.fault] = self.faults.get((view.name, row.fault), 0) + 1
         name = view.degraded_by_status[row.status]
-        return so_far if name is None or name in so_far else (*so_far, name)
+        return so_far if not name or name in so_far else (*so_far, name)
 
 
 def entity_key(entities: Mapping[str, EntityId], kind: str, where: str) -> bytes:
@@ -198,6 +184,11 @@ def _keys(view: ViewPlan, shared: Mapping[str, EntityId], instances: Sequence[In
         entities = shared if entity is None else instance.entities
         keys.append(prefix + entity_key(entities, kind, f"instances[{i}].entities"))
     return keys
+
+
+def _owners(views: Sequence[ViewPlan], keys_by_view: Sequence[Sequence[bytes]]) -> list[ViewPlan]:
+    """Name the view of each distinct key, in the order in which the keys are read."""
+    return list({key: view for view, keys in zip(views, keys_by_view, strict=True) for key in keys}.values())
 
 
 def _features(

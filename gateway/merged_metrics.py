@@ -8,13 +8,13 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-LEAST: Final = frozenset({"sekisho_version_ready"})
+LEAST: Final = frozenset({"sekisho_version_ready", "sekisho_file_in_force"})
 """Gauges of which the least counts: a version is ready where every process can answer with it."""
 
 MOST: Final = frozenset({"sekisho_variant_weight", "python_info"})
 """Gauges that every process says alike."""
 
-BY_PROCESS: Final = ("process_", "python_gc_")
+BY_PROCESS: Final = ("process_", "python_gc_", "sekisho_configuration_")
 """Prefixes of what belongs to one process and is told with a `process` label."""
 
 _SUMMED_KINDS: Final = frozenset({"counter", "histogram", "summary"})

@@ -3,6 +3,7 @@
 Everything on the request path is an append or a dictionary entry; the rest is read when scraped.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -10,7 +11,6 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gateway.admission import Admission
-from gateway.feature_rows import FeatureAssembler
 from gateway.prediction_log.log_writer import LogWriter
 from gateway.served_models import ServedModel
 from telemetry.metrics import Counts, Histogram
@@ -50,6 +50,16 @@ class GatewayMetrics:
         )
         self._degraded = Counts("sekisho_degraded", "Answers that took a fallback", ("model", "fallback"), registry)
         self.errors = Counts("sekisho_errors", "Refused and failed requests by error code", ("code",), registry)
+        self.key_requests = Counts(
+            "sekisho_key_requests", "Requests of each API key by what became of them", ("key", "outcome"), registry
+        )
+        self.files = Counts(
+            "sekisho_file_in_force",
+            "1 where what lies in a followed file now is in force, 0 where it was refused",
+            ("file",),
+            registry,
+            gauge=True,
+        )
         self._observe_stages: dict[str, tuple[Observe, Observe, Observe]] = {}
 
     def answered(
@@ -86,14 +96,22 @@ class StateCollector:
         self,
         models: Mapping[str, ServedModel],
         admission: Admission,
-        features: FeatureAssembler,
         log: LogWriter,
     ) -> None:
-        self._models, self._admission, self._features, self._log = models, admission, features, log
+        self._models, self._admission, self._log = models, admission, log
 
     def collect(self) -> Iterable[Metric]:
         """Yield the families."""
         yield _gauge("sekisho_requests_in_flight", "Predict requests in flight", self._admission.in_flight)
+        yield _gauge("sekisho_event_loop_tasks", "Tasks of the event loop", _event_loop_tasks())
+        limit = GaugeMetricFamily(
+            "sekisho_admission_limit", "Requests that may be in flight just now", labels=["model"]
+        )
+        in_flight = GaugeMetricFamily("sekisho_admission_in_flight", "Requests in flight", labels=["model"])
+        for name, model in self._admission.models.items():
+            limit.add_metric([name], model.limit)
+            in_flight.add_metric([name], model.in_flight)
+        yield from (limit, in_flight)
         shed = CounterMetricFamily("sekisho_shed", "Requests shed for want of room", labels=["priority"])
         for priority, count in self._admission.shed.items():
             shed.add_metric([priority.value], count)
@@ -106,49 +124,7 @@ class StateCollector:
             dropped.add_metric([reason], counts.dropped.get(reason, 0))
         yield dropped
         yield _gauge("sekisho_log_rows_pending", "Rows that wait for the log's writer", counts.pending)
-        yield CounterMetricFamily(
-            "sekisho_feature_reads_failed",
-            "Requests whose features could not be read",
-            value=self._features.reads_failed,
-        )
-        faults = CounterMetricFamily(
-            "sekisho_feature_faults", "Stored rows that could not be used", labels=["view", "fault"]
-        )
-        for labels, count in list(self._features.faults.items()):
-            faults.add_metric(labels, count)
-        yield faults
-        yield from self._workers()
         yield from self._splits()
-
-    def _workers(self) -> Iterable[Metric]:
-        connections = GaugeMetricFamily(
-            "sekisho_worker_connections", "Open connections", labels=["model", "version", "worker"]
-        )
-        outstanding = GaugeMetricFamily(
-            "sekisho_worker_outstanding_rows", "Rows sent, unanswered", labels=["model", "version", "worker"]
-        )
-        waiting = GaugeMetricFamily(
-            "sekisho_dispatch_rows_waiting", "Rows that wait for a worker", labels=["model", "version"]
-        )
-        batches = CounterMetricFamily(
-            "sekisho_dispatch_batches", "Batches sent to workers", labels=["model", "version"]
-        )
-        rows = CounterMetricFamily("sekisho_dispatch_rows", "Rows sent to workers", labels=["model", "version"])
-        ready = GaugeMetricFamily(
-            "sekisho_version_ready", "Whether the version can answer", labels=["model", "version"]
-        )
-        for model in self._models.values():
-            for served in model.versions.values():
-                labels = [model.name, served.version]
-                ready.add_metric(labels, served.ready)
-                for replica in served.pool.replicas:
-                    connections.add_metric([*labels, replica.url], len(replica.connections))
-                    outstanding.add_metric([*labels, replica.url], replica.outstanding_rows)
-                if served.planned is not None:
-                    waiting.add_metric(labels, served.planned.dispatcher.rows_waiting)
-                    batches.add_metric(labels, served.planned.dispatcher.batches_sent)
-                    rows.add_metric(labels, served.planned.dispatcher.rows_sent)
-        return (connections, outstanding, waiting, batches, rows, ready)
 
     def _splits(self) -> Iterable[Metric]:
         weight = GaugeMetricFamily(
@@ -161,6 +137,13 @@ class StateCollector:
                 for variant in experiment.variants:
                     weight.add_metric([model.name, experiment.name, variant.name], variant.bp / 10_000)
         yield weight
+
+
+def _event_loop_tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return 0  # scraped from outside of any loop
 
 
 def _gauge(name: str, help_text: str, value: float) -> GaugeMetricFamily:

@@ -8,7 +8,7 @@ import msgspec
 
 from experiments import UNASSIGNED, Assignment, Reason, State, assign
 from feature_store import InvalidEntityId, entity_id_bytes
-from gateway.admission import Admission, Priority
+from gateway.admission import PATIENCE_BY_PRIORITY, Admission, Priority
 from gateway.deadline_watch import DeadlineWatch
 from gateway.errors import (
     DeadlineExceeded,
@@ -88,9 +88,15 @@ class Predictor:
         self._new_id, self._now_us, self._clock = new_id, now_us, clock
         self._deadlines = DeadlineWatch(clock)
 
+    def check_room(self, model: ServedModel, priority: Priority) -> None:
+        """Refuse a request that would not be admitted, before what it brings is read. Raises Overloaded."""
+        self._admission.of(model.name, model.route.deadline_ms).check(priority)
+
     async def predict(self, call: Call) -> Prediction:
         """Score every instance of one request. Raises a GatewayError of the request, the workers or the deadline."""
-        self._admission.admit(call.priority)
+        place = self._admission.of(call.model.name, call.model.route.deadline_ms)
+        place.admit(call.priority)
+        waited_s: float | None = None  # what is refused says nothing of how long answers take
         try:
             check_names(call.model, call.request)
             unit = unit_of(call.model, call.request, optional=call.unit_optional)
@@ -102,13 +108,20 @@ class Predictor:
             watched = self._deadlines.enter(expires_at)
             try:
                 scored = await self._ladder.score(
-                    call.model, call.version or drawn, call.source, expires_at, exactly=call.version is not None
+                    call.model,
+                    call.version or drawn,
+                    call.source,
+                    expires_at,
+                    call.budget_ms * PATIENCE_BY_PRIORITY[call.priority] / 1000,
+                    exactly=call.version is not None,
                 )
+                waited_s = self._clock() - call.received_at
             finally:
                 if self._deadlines.leave(watched):
+                    waited_s = self._clock() - call.received_at
                     raise DeadlineExceeded("features were read and rows scored", call.budget_ms) from None
         finally:
-            self._admission.release()
+            place.release(waited_s)
         return self._answered(call, unit, assignment, scored)
 
     def _answered(self, call: Call, unit: str | None, assignment: Assignment, scored: Scored) -> Prediction:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from contracts.manifest import TENSORS_MAX, Input, ManifestError, Output, check_tensors
+from contracts.manifest import TENSORS_MAX, Input, ManifestError, Name, Output, check_tensors
 from settings.yaml_file import ConfigurationError, line_of, read_yaml
 
 DEADLINE_MS_DEFAULT: Final = 100
@@ -24,8 +24,6 @@ BATCH_ROWS_CEILING: Final = 65_536
 BATCH_ROWS_DEFAULT: Final = 64
 """Of a server whose limit nobody states: what most servers' examples are set to."""
 
-_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
-_Name = Annotated[str, msgspec.Meta(pattern=_NAME)]
 _Identifier = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 _Reference = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}:[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 
@@ -33,10 +31,10 @@ _Reference = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}:
 class ServerRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How another server of the protocol knows a version, and whether it takes raw tensors."""
 
-    model: _Name | None = None
+    model: Name | None = None
     """Its name there; left out: the model's own."""
 
-    version: _Name | msgspec.UnsetType | None = msgspec.UNSET
+    version: Name | msgspec.UnsetType | None = msgspec.UNSET
     """Its version there; left out: the route's own; null: the server's default, no version in the URL."""
 
     binary: bool | None = None
@@ -52,7 +50,10 @@ class SignatureRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
 
 
 class VersionRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Where one version is served: base URLs of its workers, `http://host:port`."""
+    """Where one version is served: base URLs of its workers, `http://host:port`.
+
+    A host name stands for all its addresses. `https` workers are known by the name in their URL.
+    """
 
     workers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=WORKERS_MAX)]
     server: ServerRoute = ServerRoute()
@@ -62,7 +63,7 @@ class VersionRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
 class Fallback(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What answers where the drawn version cannot: another version, then a fixed value (of each output)."""
 
-    version: _Name | None = None
+    version: Name | None = None
     value: float | dict[str, float] | None = None
 
 
@@ -76,8 +77,8 @@ class PayloadLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ModelRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """One model's route."""
 
-    versions: Annotated[dict[_Name, VersionRoute], msgspec.Meta(min_length=1, max_length=VERSIONS_MAX)]
-    default_version: _Name
+    versions: Annotated[dict[Name, VersionRoute], msgspec.Meta(min_length=1, max_length=VERSIONS_MAX)]
+    default_version: Name
     unit: _Identifier | None = None
     """The entity by which experiments split; a request may name another unit."""
 
@@ -104,37 +105,56 @@ class ModelRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 class RoutesFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
-    models: Annotated[dict[_Name, ModelRoute], msgspec.Meta(min_length=1, max_length=MODELS_MAX)]
+    models: Annotated[dict[Name, ModelRoute], msgspec.Meta(min_length=1, max_length=MODELS_MAX)]
+
+
+class RouteFault(ValueError):
+    """A route is wrong as a whole, though each part is of its type. Carries where (keys) and what was expected."""
+
+    def __init__(self, keys: tuple[str | int, ...], problem: str) -> None:
+        super().__init__(problem)
+        self.keys, self.problem = keys, problem
 
 
 def read_routes(path: Path) -> RoutesFile:
     """Read and check `models.yaml`. Raises ConfigurationError with file, line and what was expected."""
     routes = read_yaml(path, RoutesFile)
     for name, route in routes.models.items():
-        if route.default_version not in route.versions:
-            line = line_of(path, "models", name, "default_version")
-            raise ConfigurationError(path, line, f"default_version {route.default_version!r} is not one of `versions`")
-        if route.fallback.version is not None and route.fallback.version not in route.versions:
-            line = line_of(path, "models", name, "fallback", "version")
-            raise ConfigurationError(
-                path, line, f"fallback version {route.fallback.version!r} is not one of `versions`"
-            )
-        value = route.fallback.value
-        if not all(map(isfinite, value.values() if isinstance(value, dict) else [value or 0.0])):
-            line = line_of(path, "models", name, "fallback", "value")
-            raise ConfigurationError(path, line, "a fallback value must be finite: JSON has no other numbers")
-        for version, served in route.versions.items():
-            for index, url in enumerate(served.workers):
-                if not _is_worker_url(url):
-                    line = line_of(path, "models", name, "versions", version, "workers", index)
-                    raise ConfigurationError(path, line, f"{url!r} is not a worker's URL: expected http://host:port")
-            if served.signature is not None:
-                try:
-                    check_tensors(served.signature.inputs, served.signature.outputs)
-                except ManifestError as error:
-                    line = line_of(path, "models", name, "versions", version, "signature")
-                    raise ConfigurationError(path, line, str(error)) from error
+        try:
+            check_route(route)
+        except RouteFault as fault:
+            raise ConfigurationError(path, line_of(path, "models", name, *fault.keys), fault.problem) from fault
     return routes
+
+
+def check_route(route: ModelRoute) -> None:
+    """Check what the types cannot say. Raises RouteFault."""
+    if route.default_version not in route.versions:
+        raise RouteFault(("default_version",), f"default_version {route.default_version!r} is not one of `versions`")
+    if route.fallback.version is not None and route.fallback.version not in route.versions:
+        problem = f"fallback version {route.fallback.version!r} is not one of `versions`"
+        raise RouteFault(("fallback", "version"), problem)
+    value = route.fallback.value
+    if not all(map(isfinite, value.values() if isinstance(value, dict) else [value or 0.0])):
+        raise RouteFault(("fallback", "value"), "a fallback value must be finite: JSON has no other numbers")
+    for version, served in route.versions.items():
+        try:
+            check_version(served)
+        except RouteFault as fault:
+            raise RouteFault(("versions", version, *fault.keys), fault.problem) from fault
+
+
+def check_version(route: VersionRoute) -> None:
+    """Check what the types cannot say of one version's route. Raises RouteFault."""
+    for index, url in enumerate(route.workers):
+        if not _is_worker_url(url):
+            problem = f"{url!r} is not a worker's URL: expected http://host:port or https://host:port"
+            raise RouteFault(("workers", index), problem)
+    if route.signature is not None:
+        try:
+            check_tensors(route.signature.inputs, route.signature.outputs)
+        except ManifestError as error:
+            raise RouteFault(("signature",), str(error)) from error
 
 
 def _is_worker_url(url: str) -> bool:
@@ -144,4 +164,5 @@ def _is_worker_url(url: str) -> bool:
     except ValueError:
         return False
     plain = not (parts.path.strip("/") or parts.query or parts.fragment or parts.username)
-    return parts.scheme == "http" and bool(parts.hostname) and port is not None and plain and not re.search(r"\s", url)
+    known = parts.scheme in ("http", "https") and bool(parts.hostname) and bool(port)
+    return known and plain and url.isprintable() and not re.search(r"\s", url)

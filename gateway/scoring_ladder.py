@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.dispatch.batch_dispatcher import Scores
+from gateway.dispatch.batch import Scores
 from gateway.errors import (
     FeaturesUnavailable,
     ModelNotReady,
@@ -47,31 +47,48 @@ class ScoringLadder:
     """Scores a request on the first rung that holds."""
 
     async def score(
-        self, model: ServedModel, version: str, source: RowSource, expires_at: float, *, exactly: bool = False
+        self,
+        model: ServedModel,
+        version: str,
+        source: RowSource,
+        expires_at: float,
+        patience_s: float,
+        *,
+        exactly: bool = False,
     ) -> Scored:
         """Score every row. Raises the first fault where no rung is left, and a fault of the request at once.
 
+        patience_s: how long the rows may have to wait for a worker; where it will be longer, the version is overloaded.
         exactly: this version or none; its caller asked for it by name.
         """
         try:
-            return await self._by_version(model, version, source, expires_at)
+            return await self._by_version(model, version, source, expires_at, patience_s)
         except STEP_DOWN_ON as fault:
             # Only its code goes further: a frame that held the exception would be held by its traceback in turn, and
             # a storm of such garbage stops the process for the collector when it can least afford it.
-            scored = None if exactly else await self._step_down(model, version, source, expires_at, fault.code)
+            scored = (
+                None if exactly else await self._step_down(model, version, source, expires_at, patience_s, fault.code)
+            )
             if scored is None:
                 raise
             return scored
 
-    async def _by_version(self, model: ServedModel, version: str, source: RowSource, expires_at: float) -> Scored:
+    async def _by_version(
+        self, model: ServedModel, version: str, source: RowSource, expires_at: float, patience_s: float
+    ) -> Scored:
         served = model.versions.get(version)
         planned = served.planned if served is not None else None
         if planned is None:
             raise ModelNotReady(
                 f"{model.name}@{version}: {served.problem if served else 'the route has no such version'}"
             )
+        dispatcher = planned.dispatcher
+        if dispatcher.rows_waiting:
+            wait_s = dispatcher.expected_wait_s()
+            if wait_s > patience_s:
+                raise Overloaded(f"{model.name}@{version}: rows wait {wait_s * 1000:.0f} ms for a worker just now")
         rows = await source.rows(planned)
-        scores: Scores = await planned.dispatcher.submit(rows.inputs, rows.count, expires_at, rows.row_shapes)
+        scores: Scores = await dispatcher.submit(rows.inputs, rows.count, expires_at, rows.row_shapes)
         return Scored(
             planned,
             rows,
@@ -85,12 +102,18 @@ class ScoringLadder:
         )
 
     async def _step_down(
-        self, model: ServedModel, version: str, source: RowSource, expires_at: float, fault_code: str
+        self,
+        model: ServedModel,
+        version: str,
+        source: RowSource,
+        expires_at: float,
+        patience_s: float,
+        fault_code: str,
     ) -> Scored | None:
         champion = model.route.fallback.version or model.route.default_version
         if champion != version:
             try:
-                scored = await self._by_version(model, champion, source, expires_at)
+                scored = await self._by_version(model, champion, source, expires_at, patience_s)
             except STEP_DOWN_ON:
                 pass  # the last rung, below; the caller is told of the first fault
             else:

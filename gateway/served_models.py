@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from experiments import Experiment
 from gateway.dispatch.batch_dispatcher import BatchDispatcher
 from gateway.dispatch.worker_pool import WorkerPool
 from gateway.feature_plan import FeaturePlan
 from gateway.model_signature import ModelSignature
-from gateway.prediction_log.prediction_table import PredictionTable
+from gateway.prediction_log.prediction_table import LoggedColumns, PredictionTable
 from gateway.routes_file import ModelRoute
+
+STATIC_DATATYPE: Final = "FP64"
+"""Of a static score's values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class PlannedVersion:
     output_names: tuple[str, ...]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ServedVersion:
     """A version of a route, planned or not yet."""
 
@@ -35,6 +39,9 @@ class ServedVersion:
     planned: PlannedVersion | None = None
     problem: str = "its worker has not been asked yet"
     """Why it is not planned."""
+
+    from_disk: bool = False
+    """Whether its worker has not been heard yet, and the last good signature on disk stands in."""
 
     @property
     def ready(self) -> bool:
@@ -51,7 +58,10 @@ class ServedVersion:
 
 @dataclass(slots=True)
 class ServedModel:
-    """One route with everything that a request to it needs."""
+    """One route with everything that a request to it needs.
+
+    A configuration that changes makes another one and takes its place: a request ends with the one that it began with.
+    """
 
     name: str
     route: ModelRoute
@@ -80,7 +90,10 @@ class ServedModel:
         self.is_targeted = any(experiment.where is not None for experiment in self.experiments)
 
     def learn_names(self) -> None:
-        """Work out which entities and features a request may name, from the versions that are planned."""
+        """Work out from the planned versions what a request may name, and what the static score's outputs are called.
+
+        Called when it is made, and when one of its versions has been planned.
+        """
         known = [served.planned for served in self.versions.values() if served.planned is not None]
         plans = [planned.plan for planned in known if planned.plan is not None]
         entities = {kind for plan in plans for kind in plan.entities}
@@ -91,6 +104,19 @@ class ServedModel:
         self.names_are_known = len(known) == len(self.versions)
         self.entities = frozenset(entities)
         self.request_features = frozenset(features | set(self.route.attributes))
+        default = self.versions.get(self.route.default_version)
+        if default is not None and default.planned is not None:
+            self._learn_static(default.planned)
+        elif known:
+            self._learn_static(known[0])
+
+    def _learn_static(self, like: PlannedVersion) -> None:
+        value = self.route.fallback.value
+        if value is None:
+            return
+        self.static_outputs = value if isinstance(value, dict) else dict.fromkeys(like.output_names, value)
+        columns = LoggedColumns((), (), tuple(((name, STATIC_DATATYPE),) for name in self.static_outputs))
+        self.static_table = PredictionTable(self.name, "static", sorted(self.entities), columns)
 
     @property
     def ready(self) -> bool:

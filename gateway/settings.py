@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from settings.tls import ClientTls, ServerTls
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -24,6 +26,18 @@ class Settings:
 
     process_socket: Path | None
     """In one of several processes: the Unix socket on which it serves its admin API to the supervisor."""
+
+    keys: Path | None
+    """`keys.yaml`; None: nobody needs a key."""
+
+    tls: ServerTls | None
+    """Of both ports; None: no TLS."""
+
+    worker_tls: ClientTls
+    """What workers that are reached over TLS are checked by, and shown."""
+
+    state_dir: Path
+    """Where last good configurations and run-time changes are kept."""
 
     log_dir: Path
     log_file_seconds: float

@@ -3,17 +3,17 @@
 import asyncio
 import logging
 import signal
+import socket
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
-
-import uvicorn
 
 from gateway.merged_metrics import MergedMetrics
 from gateway.process_client import ProcessSilent, get
 from gateway.settings import Settings
+from http_server.server import HttpServer
 from settings.child_process import ChildProcess
 from settings.ports import listen, reserve
 
@@ -24,20 +24,22 @@ READ_METRICS_S: Final = 5.0
 """How often the processes' counters are read, so that little is lost of one that dies."""
 
 STOP_TIMEOUT_S: Final = 60.0
+ADMIN_ANSWER_S: Final = 5.0
+"""How long the admin port's last answers may take to write."""
 
 logger = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Keeps `count` processes serving. make_server: builds the admin port's server over sockets and metrics."""
+    """Keeps `count` processes serving. open_admin: serves the admin port on a socket, over theirs and their metrics."""
 
     def __init__(
         self,
         settings: Settings,
         child_arguments: Sequence[str],
-        make_server: Callable[[dict[str, Path], MergedMetrics], uvicorn.Server],
+        open_admin: Callable[[socket.socket, dict[str, Path], MergedMetrics], Awaitable[HttpServer]],
     ) -> None:
-        self._settings, self._child_arguments, self._make_server = settings, tuple(child_arguments), make_server
+        self._settings, self._child_arguments, self._open_admin = settings, tuple(child_arguments), open_admin
         self._children: dict[str, ChildProcess] = {}
         self._sockets: dict[str, Path] = {}
         self._metrics = MergedMetrics()
@@ -54,23 +56,21 @@ class Supervisor:
             tempfile.TemporaryDirectory(prefix="sekisho-") as directory,
         ):
             admin_listener = listen(settings.admin_host, settings.admin_port, "--admin-port")
-            server = self._make_server(self._sockets, self._metrics)
-            serving = asyncio.create_task(server.serve([admin_listener]))
+            server = await self._open_admin(admin_listener, self._sockets, self._metrics)
             keepers = [
                 asyncio.create_task(self._keep(str(number), Path(directory) / f"{number}.sock"))
                 for number in range(settings.processes)
             ]
             reading = asyncio.create_task(self._read_metrics())
             stopped = asyncio.create_task(stop.wait())
-            running: list[asyncio.Task[Any]] = [stopped, serving, reading, *keepers]
+            running: list[asyncio.Task[Any]] = [stopped, reading, *keepers]
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in (*keepers, reading):
                 task.cancel()
             await asyncio.gather(*keepers, reading, return_exceptions=True)
             stopping = (asyncio.to_thread(child.stop, STOP_TIMEOUT_S) for child in self._children.values())
             await asyncio.gather(*stopping)
-            server.should_exit = True
-            await serving
+            await server.close(ADMIN_ANSWER_S)
             for task in done:
                 task.result()  # a keeper ends by a fault only: let it be seen
 

@@ -33,6 +33,10 @@ LINGER_BYTES_MAX: Final = 16 * 1024 * 1024
 """What is read and thrown away after a refusal, so that a sender in the middle of its body can hear of it."""
 
 _OWN_HEADERS: Final = frozenset({b"content-length", b"expect"})
+_ONLY_ONCE: Final = (b"host", b"authorization")
+"""Headers of which a second one is refused: whoever stands before this server may have read the other one (RFC 9110,
+section 5.3). The parser refuses a second length by itself."""
+
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -58,6 +62,8 @@ class Connection(asyncio.Protocol):
         "_server",
         "_target",
         "_transport",
+        "_unread_since",
+        "_unsent_bytes",
         "_upgrading",
         "_waiting",
         "_waiting_bytes",
@@ -73,6 +79,8 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[Exchange] = deque()
         self._waiting_bytes = 0
         self._writable = True
+        self._unread_since = 0.0
+        self._unsent_bytes = 0
         self._ended = False
         self._deaf = self._refused = False
         self._refusal: tuple[int, str, bytes, list[Header]] | None = None
@@ -95,10 +103,12 @@ class Connection(asyncio.Protocol):
         return self._target != b"" or self._fed_bytes > 0
 
     def overdue(self, now: float) -> bool:
-        """Whether the peer has owed bytes for longer than it may."""
+        """Whether the peer has owed bytes, or has not read the answer, for longer than it may."""
+        limits = self._server.limits
+        if not self._writable:
+            return now - self._unread_since > limits.unread_s
         if self._current is not None:
             return False
-        limits = self._server.limits
         if self._refused:
             most_s = limits.linger_s
         elif not self._reading:
@@ -109,8 +119,8 @@ class Connection(asyncio.Protocol):
 
     def expire(self) -> None:
         """End a connection that is overdue; one in the middle of a request is told."""
-        if not self._writable:
-            self.abort()  # it reads nothing, and a close would wait for it to
+        if not self._writable or self._transport is None or self._transport.is_closing():
+            self.abort()  # it does not read, and a close waits, or would wait, for it to
         elif self._refused or not self._reading:
             self.close()
         else:
@@ -143,7 +153,8 @@ class Connection(asyncio.Protocol):
         self._parser = None
         self._drop_waiting()
         self._server.held_bytes -= self._body_bytes
-        self._body_bytes = 0
+        self._server.unsent_bytes -= self._unsent_bytes
+        self._body_bytes = self._unsent_bytes = 0
         self._server.left(self)
 
     def data_received(self, data: bytes) -> None:
@@ -186,17 +197,25 @@ class Connection(asyncio.Protocol):
         return head + rest
 
     def eof_received(self) -> bool:
-        """Let answers that are being made go out before the connection closes."""
+        """Let answers that are being made go out before the connection closes; over TLS it has no half to close."""
         self._ended = True
-        return self._current is not None
+        return self._current is not None and self._transport is not None and self._transport.can_write_eof()
 
     def pause_writing(self) -> None:
-        """Begin no more answers while the peer does not read."""
+        """Begin no more answers while the peer does not read. Too many unread by all peers, and this one is cut."""
+        assert self._transport is not None
         self._writable = False
+        self._unread_since = self._server.now()
+        self._unsent_bytes = self._transport.get_write_buffer_size()
+        self._server.unsent_bytes += self._unsent_bytes
+        if self._server.unsent_bytes > self._server.limits.unsent_bytes_max:
+            self.abort()
 
     def resume_writing(self) -> None:
         """Go on."""
         self._writable = True
+        self._server.unsent_bytes -= self._unsent_bytes
+        self._unsent_bytes = 0
         self._next()
 
     # httptools' callbacks ------------------------------------------------------------------------------------------
@@ -256,7 +275,10 @@ class Connection(asyncio.Protocol):
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         method, keep_alive = self._parser.get_method().decode("latin-1"), self._parser.should_keep_alive()
         headers = self._headers
-        exchange = Exchange(method, self._target, headers, dict(headers), body, keep_alive, self._respond)
+        fields = dict(headers)
+        if len(fields) != len(headers):
+            self._refuse_repeated(headers)
+        exchange = Exchange(method, self._target, headers, fields, body, keep_alive, self._respond)
         self._deaf = not exchange.keep_alive  # what follows is not listened to (RFC 9112, section 9.6)
         if self._current is None and not self._waiting and self._writable:
             self._server.held_bytes -= self._body_bytes
@@ -314,6 +336,13 @@ class Connection(asyncio.Protocol):
     def _serve_current(self) -> None:
         if self._current is not None and self._transport is not None:
             self._server.application.serve(self._current)
+
+    def _refuse_repeated(self, headers: list[Header]) -> None:
+        names = [name for name, _ in headers]
+        for name in _ONLY_ONCE:
+            if names.count(name) > 1:
+                self._refuse(400, f"the request has several {name.decode()} headers")
+                raise httptools.HttpParserError("a header more than once")
 
     def _too_large(self, found: str) -> None:
         self._refuse(413, f"the body has {found}; at most {self._body_bytes_max} are taken here")

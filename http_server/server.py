@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -10,6 +11,7 @@ from typing import Final
 
 from http_server.connection import Connection
 from http_server.exchange import Application
+from http_server.tls_listener import TlsListener
 
 TICK_S: Final = 1.0
 """How often overdue connections are looked for, and the date is made anew."""
@@ -32,6 +34,12 @@ class Limits:
     """For a request's head to arrive, from the end of what came before it."""
 
     body_s: float = 30.0
+    unread_s: float = 60.0
+    """How long a peer may leave an answer unread, once more of it waits than the transport takes."""
+
+    unsent_bytes_max: int = 256 * 1024 * 1024
+    """Of all answers that peers do not read, as they were when their reading fell behind."""
+
     linger_s: float = 2.0
     """How long a refused sender may go on before it is cut."""
 
@@ -45,22 +53,26 @@ class HttpServer:
         self.application = application
         self.limits = limits or Limits()
         self.connections: set[Connection] = set()
-        self.held_bytes = 0
+        self.held_bytes = self.unsent_bytes = 0
         self.draining = False
         """Whether each answer asks its client to close the connection."""
 
         loop = asyncio.get_running_loop()
         self.now, self.call_soon = loop.time, loop.call_soon
         self._loop, self._wall_s = loop, wall_s
-        self._listening: list[asyncio.Server] = []
+        self._listening: list[asyncio.Server | TlsListener] = []
         self._ticker: asyncio.TimerHandle | None = None
         self._all_left: asyncio.Future[None] | None = None
         self.tail = self.tail_closing = b""
         """The last header lines of every answer, with the empty line that ends them."""
 
-    async def listen(self, listener: socket.socket) -> None:
-        """Begin to accept on a bound socket."""
-        self._listening.append(await self._loop.create_server(lambda: Connection(self), sock=listener, backlog=BACKLOG))
+    async def listen(self, listener: socket.socket, tls: Callable[[], ssl.SSLContext] | None = None) -> None:
+        """Begin to accept on a bound socket. tls: gives the context of each connection that comes; None: no TLS."""
+        if tls is None:
+            server = await self._loop.create_server(lambda: Connection(self), sock=listener, backlog=BACKLOG)
+            self._listening.append(server)
+        else:
+            self._listening.append(TlsListener(listener, tls, lambda: Connection(self), self._room))
         if self._ticker is None:
             self._tick()
 
@@ -87,6 +99,9 @@ class HttpServer:
         self.connections.discard(connection)
         if not self.connections and self._all_left is not None and not self._all_left.done():
             self._all_left.set_result(None)
+
+    def _room(self, handshakes: int) -> bool:
+        return len(self.connections) + handshakes < self.limits.connections_max
 
     def _tick(self) -> None:
         date = b"" if self._wall_s is None else f"date: {formatdate(self._wall_s(), usegmt=True)}\r\n".encode()

@@ -172,7 +172,7 @@ def _sekisho(name: str, processes: int, data: BenchData, redis_url: str, directo
     command = python_program(
         *("gateway", "--config", routes, "--experiments", data.experiments_file, "--redis", redis_url),
         *("--port", port, "--admin-port", admin_port, "--processes", processes),
-        *("--log-dir", log_directory, "--shutdown-grace-s", 0),
+        *("--log-dir", log_directory, "--state-dir", directory / f"{name}.state", "--shutdown-grace-s", 0),
     )
     front = Program("gateway", "gateway", command, admin_port, "/readyz")
     return Stack(name, workers, front, port, log_directory=log_directory)

@@ -24,6 +24,8 @@ from settings import CommandLine
 from settings.command_line import port_number, seconds, whole_number
 from settings.ports import PortTaken, listen
 from settings.release import release
+from settings.tls import ServerTls
+from settings.yaml_file import ConfigurationError
 from telemetry.logs import FORMATS, LEVELS, configure_logging
 
 THREADS_MAX = 64
@@ -77,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         threads=given.threads,
         shutdown_grace_s=given.shutdown_grace_s,
         release=release(),
+        tls=_tls(parser, given),
         grpc=_grpc_address(parser, given.host, given.grpc_port, "--grpc-port"),
         grpc_admin=_grpc_address(parser, given.admin_host, given.grpc_admin_port, "--grpc-admin-port"),
     )
@@ -97,6 +100,8 @@ def _run(
             sys.exit(runner.run(_serve(settings, data, admin)))
         except PortTaken as error:
             parser.exit(1, f"{parser.prog}: error: {error}\n")
+        except ConfigurationError as error:
+            parser.error(str(error))
 
 
 async def _serve(settings: WorkerSettings, data: socket.socket, admin: socket.socket | None) -> int:
@@ -111,6 +116,19 @@ def _checked_policy(given: argparse.Namespace) -> VersionPolicy:
     else:
         select_versions(repository, names, given.latest)
     return read_policy(names, given.latest)
+
+
+def _tls(parser: argparse.ArgumentParser, given: argparse.Namespace) -> ServerTls | None:
+    if (given.tls_cert is None) != (given.tls_key is None):
+        parser.error("--tls-cert and --tls-key go together")
+    if given.tls_cert is None:
+        if given.tls_client_ca is not None:
+            parser.error("--tls-client-ca goes with --tls-cert and --tls-key")
+        return None
+    if given.grpc_port is not None or given.grpc_admin_port is not None:
+        # A port that stayed in the clear beside one that is not would be found by the wrong people first.
+        parser.error("there is no TLS over gRPC here: leave the gRPC ports out, or --tls-cert")
+    return ServerTls(certificate=given.tls_cert, key=given.tls_key, client_ca=given.tls_client_ca)
 
 
 def _listen(parser: argparse.ArgumentParser, host: str, port: int, flag: str) -> socket.socket:
@@ -172,6 +190,14 @@ def command_line() -> CommandLine:
         "--grpc-admin-port",
         type=port_number,
         help="port on which versions are loaded and unloaded over gRPC, at --admin-host; none: nowhere",
+    )
+    option("--tls-cert", type=Path, metavar="PEM", help="certificate chain of both ports; none: no TLS")
+    option("--tls-key", type=Path, metavar="PEM", help="the certificate's private key")
+    option(
+        "--tls-client-ca",
+        type=Path,
+        metavar="PEM",
+        help="serve only callers with a certificate of these authorities; none: serve all",
     )
     option(
         "--threads",

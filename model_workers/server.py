@@ -24,7 +24,9 @@ from model_workers.open_version import VersionOpener
 from model_workers.repository_control import RepositoryControl
 from model_workers.served_models import ServedModels
 from model_workers.version_policy import VersionPolicy
+from settings.followed_files import follow
 from settings.ports import PortTaken
+from settings.tls import ServerContext, ServerTls
 
 FINISH_S_MAX: Final = 30
 """How long requests in flight may still take once the grace is over; what then waits is answered 503."""
@@ -46,7 +48,7 @@ _logger = logging.getLogger(__name__)
 class WorkerSettings:
     """How one worker serves what it loads. `release` is what it calls its own version.
 
-    poll_s: how often it looks whether the repository has changed; 0: never.
+    poll_s: how often it looks whether the repository has changed; 0: never. tls: of both ports; None: no TLS.
     """
 
     repository: Path
@@ -57,6 +59,7 @@ class WorkerSettings:
     threads: int
     shutdown_grace_s: float
     release: str
+    tls: ServerTls | None = None
     grpc: GrpcAddress | None = None
     grpc_admin: GrpcAddress | None = None
 
@@ -99,17 +102,20 @@ class Worker:
     async def run(self, listener: socket.socket, admin_listener: socket.socket | None = None) -> int:
         """Serve until SIGTERM or SIGINT. Returns 0, or 1 where nothing could be loaded and nothing is waited for.
 
-        Raises PortTaken where a gRPC port was taken meanwhile.
+        Raises PortTaken where a gRPC port was taken meanwhile, ConfigurationError where a certificate is wrong.
         """
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         loop.add_signal_handler(signal.SIGINT, self._stop_in_haste)
+        tls = None if self._settings.tls is None else ServerContext(self._settings.tls)
+        context = None if tls is None else lambda: tls.current  # the one of the moment
+        following_tls = asyncio.create_task(follow([] if tls is None else [tls.files]))
         grpc_ports = await self._start_grpc()
         server = HttpServer(self._app(edge.EXTENSIONS))
         admin_server = HttpServer(admin_edge.AdminApp(self._control, self._app(admin_edge.EXTENSIONS)))
-        await server.listen(listener)
+        await server.listen(listener, context)
         if admin_listener is not None:
-            await admin_server.listen(admin_listener)
+            await admin_server.listen(admin_listener, context)
         # Alive before it is ready: a liveness probe must not kill a worker that loads a large model.
         following = asyncio.create_task(self._follow_repository())
         stopping = asyncio.create_task(self._stopping.wait())
@@ -122,8 +128,8 @@ class Worker:
         else:
             await stopping
             await self._leave(server)
-        following.cancel()
-        stopping.cancel()
+        for task in (following, stopping, following_tls):
+            task.cancel()
         await self._finish(server, grpc_ports)
         await admin_server.close(ANSWER_S_MAX)  # after the data port: an operator may watch it leave
         _logger.info("stopped")

@@ -77,7 +77,7 @@ class TextFormatter(logging.Formatter):
 
 
 def configure_logging(level: str = "info", style: str = "json", stream: TextIO | None = None) -> None:
-    """Send every logger's records to `stream` (standard error), and let uvicorn's pass through the same form.
+    """Send every logger's records to `stream` (standard error).
 
     level: one of LEVELS. style: one of FORMATS.
     """
@@ -90,7 +90,3 @@ def configure_logging(level: str = "info", style: str = "json", stream: TextIO |
         root.removeHandler(previous)
     root.addHandler(handler)
     root.setLevel(level.upper())
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = True

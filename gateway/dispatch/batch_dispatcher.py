@@ -4,68 +4,52 @@ one.
 No timer. An idle gateway sends at once, so batching adds nothing where there is nothing to batch. Everything that is
 submitted in one turn of the event loop leaves together: rows whose features arrived in one read reach the worker in one
 batch.
+
+What a replica fails to answer goes once more, before all that waits, to another one. What it is late with goes there as
+well, while it may still answer (a hedge): whichever answers first serves. The retry budget bounds both.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
-import msgspec
-
-from gateway.dispatch.output_decoder import OutputDecoder, Outputs
+from gateway.dispatch.batch import Batch, Scores, Submission, timeout_for_worker_us
+from gateway.dispatch.drain_rate import DrainRate
+from gateway.dispatch.latency_quantile import LatencyQuantile
+from gateway.dispatch.output_decoder import OutputDecoder
+from gateway.dispatch.replica import Replica
 from gateway.dispatch.request_encoder import RequestEncoder, RowShapes
+from gateway.dispatch.retry_budget import RetryBudget
+from gateway.dispatch.row_queue import RowQueue
 from gateway.dispatch.worker_connection import ConnectionLost, WorkerAnswer, WorkerConnection
-from gateway.dispatch.worker_pool import Replica, WorkerPool
-from gateway.errors import DeadlineExceeded, GatewayError, Overloaded, WorkerRefused, WorkerUnavailable
+from gateway.dispatch.worker_pool import WorkerPool
+from gateway.errors import DeadlineExceeded, WorkerRefused, WorkerUnavailable
 from gateway.model_signature import ModelSignature
 
-ROWS_WAITING_MAX: Final = 65_536
-"""Rows that may wait for one version; beyond it callers are shed at once."""
-
-ATTEMPTS_MAX: Final = 2
-"""Sends of one caller's rows: what a dying worker held goes once more, to whichever replica is left."""
-
-TIMEOUT_EXACT_BELOW_US: Final = 10_000
-"""What is left of a budget is told to workers in whole milliseconds from here on, rounded down: at most a tenth."""
+FAILURES_MAX: Final = 2
+"""Of one caller's rows, whether they were sent again or hedged: then they have failed."""
 
 SWEEP_S: Final = 0.02
 """How often batches in flight are looked at for a stalled worker."""
 
+NOT_FOR_THE_ROWS: Final = frozenset({429, 502, 503, 504})
+"""Statuses that a worker, or a proxy before it, gives whatever it was sent."""
 
-class Scores(msgspec.Struct):
-    """One caller's share of a batch: by output, a list with an entry a row."""
+OUT_OF_TIME: Final = 504
 
-    outputs: Outputs
-    finite: bool
-    """False where some number is NaN or infinite."""
+LONG_RATIO: Final = 3.0
+"""To the time after which a batch is late. One that ran out of its callers' time sooner says that they had too little
+left, and nothing of the worker: in an overload that is what happens first."""
 
-    queue_us: int
-    infer_us: int
+HEDGE_AFTER_S_MIN: Final = 0.001
+"""Sooner than this nothing is sent twice: it would be the event loop's own delays that are answered."""
 
+HEDGE_AFTER_S_UNKNOWN: Final = 0.05
+"""While too few answers have been seen to know what is late."""
 
-class _Submission(msgspec.Struct):
-    inputs: tuple[bytes, ...]
-    rows: int
-    expires_at: float
-    answer: asyncio.Future[Scores]
-    submitted_at: float
-    row_shapes: RowShapes | None = None
-    """Where they are not the declared ones. Only rows of one shape share a batch."""
-
-    attempts: int = 0
-    alone: bool = False
-    """Send without batch-mates: its batch was refused, and only one of the callers may be at fault."""
-
-
-@dataclass(slots=True, eq=False)
-class _Batch:
-    submissions: list[_Submission]
-    rows: int
-    replica: Replica
-    sent_at: float
-    expires_at: float = 0.0
+UNWANTED_S_MAX: Final = 0.03
+"""How long a replica may still take over a batch that others have answered. A healthy one is soon done, and its
+connection is worth keeping; one that is not done by then is cut off, and computes nothing that it has not begun."""
 
 
 class BatchDispatcher:
@@ -76,16 +60,37 @@ class BatchDispatcher:
 
     def __init__(self, signature: ModelSignature, pool: WorkerPool, clock: Callable[[], float]) -> None:
         self._signature, self._pool, self._clock = signature, pool, clock
+        self._rules = pool.rules
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[_Submission] = deque()
+        self._queue = RowQueue(signature.label, signature.batch_rows_max)
         self._scheduled = self._sweeping = False
-        self._in_flight: dict[_Batch, WorkerConnection] = {}
+        self._in_flight: dict[Batch, None] = {}
         self._decoder = OutputDecoder(signature)
         self._encoder = RequestEncoder(signature)
         self._label = signature.label
-        self.rows_waiting = 0
+        self._latencies = LatencyQuantile()
+        self._hedging: asyncio.TimerHandle | None = None
+        self._drain = DrainRate()
+        self.budget = RetryBudget()
+        self._requests_unrecorded = 0
         self.batches_sent = 0
         self.rows_sent = 0
+        self.retried = self.hedged = self.hedges_won = 0
+        """Callers whose rows were sent once more: for a failure; for being late; those of the latter that it served."""
+
+    def expected_wait_s(self) -> float:
+        """Return how long rows that are queued now will wait before they are sent; 0 where none wait."""
+        return self._drain.wait_s(self._queue.rows, self.rows_sent, self._clock())
+
+    @property
+    def rows_waiting(self) -> int:
+        """Rows that wait for a worker."""
+        return self._queue.rows
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is under way."""
+        return not self._queue.rows and not self._in_flight
 
     def submit(
         self, inputs: tuple[bytes, ...], rows: int, expires_at: float, row_shapes: RowShapes | None = None
@@ -97,25 +102,22 @@ class BatchDispatcher:
         """
         if not self._pool.reachable:
             raise WorkerUnavailable(f"{self._label}: no worker can be reached")
-        if self.rows_waiting + rows > ROWS_WAITING_MAX:
-            raise Overloaded(f"{self._label}: {self.rows_waiting} rows wait already, the most is {ROWS_WAITING_MAX}")
         answer: asyncio.Future[Scores] = self._loop.create_future()
-        self._waiting.append(_Submission(inputs, rows, expires_at, answer, self._clock(), row_shapes))
-        self.rows_waiting += rows
+        self._queue.put(Submission(inputs, rows, expires_at, answer, self._clock(), row_shapes))
+        self._requests_unrecorded += 1
         self._schedule()
         return answer
 
     def wake(self) -> None:
         """Look at the queue again: a connection has come or gone."""
-        if not self._waiting:
-            return
         if self._pool.reachable:
-            self._schedule()
+            if self._queue.rows:
+                self._schedule()
             return
-        while self._waiting:
-            submission = self._waiting.popleft()
-            self.rows_waiting -= submission.rows
-            _fail(submission, WorkerUnavailable(f"{self._label}: the last worker is gone"))
+        for submission in self._queue.empty():
+            submission.fail(WorkerUnavailable(f"{self._label}: the last worker is gone"))
+
+    # Sending -------------------------------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -124,151 +126,234 @@ class BatchDispatcher:
 
     def _flush(self) -> None:
         self._scheduled = False
-        while self._waiting:
-            chosen = self._pool.pick()
+        while self._queue.rows:
+            chosen = self._pick()
             if chosen is None:
+                self._drain.rows_wait(self.rows_sent, self._clock())
                 return
             now = self._clock()
-            submissions = self._gather(now)
+            submissions = self._queue.take(chosen[0], now)
             if submissions:
-                replica, connection = chosen
-                self._send(_Batch(submissions, sum([s.rows for s in submissions]), replica, now), connection)
+                self._send(submissions, *chosen, now)
+        self._drain.none_waits()
 
-    def _gather(self, now: float) -> list[_Submission]:
-        # What has expired or was cancelled while it waited is dropped here, before it costs a worker anything.
-        gathered: list[_Submission] = []
-        rows = 0
-        while self._waiting:
-            submission = self._waiting[0]
-            if gathered and (
-                submission.alone
-                or rows + submission.rows > self._signature.batch_rows_max
-                or submission.row_shapes != gathered[0].row_shapes
-            ):
-                break
-            self._waiting.popleft()
-            self.rows_waiting -= submission.rows
-            if submission.answer.done():
-                continue
-            if submission.expires_at <= now:
-                _fail(submission, DeadlineExceeded("waiting for a worker", (now - submission.submitted_at) * 1000))
-                continue
-            gathered.append(submission)
-            rows += submission.rows
-            if submission.alone:
-                break
-        return gathered
+    def _pick(self) -> tuple[Replica, WorkerConnection] | None:
+        again = self._queue.first_again
+        if again is not None:
+            chosen = self._pool.pick(again.avoid)
+            if chosen is not None:
+                if chosen[0] is again.avoid:
+                    again.avoid = None  # there is no other
+                return chosen
+        # Rows that can only go to a busy replica hold nobody up who can go to another.
+        return self._pool.pick() if self._queue.has_new else None
 
-    def _send(self, batch: _Batch, connection: WorkerConnection) -> None:
-        replica = batch.replica
-        expires_at = max([s.expires_at for s in batch.submissions])
+    def _send(self, submissions: list[Submission], replica: Replica, connection: WorkerConnection, now: float) -> None:
+        rows = sum([s.rows for s in submissions])
+        expires_at = max([s.expires_at for s in submissions])
+        batch = Batch(submissions, rows, replica, connection, now, expires_at)
         request = self._encoder.encode(
             replica.host_header,
-            self._tensors(batch),
-            batch.rows,
-            timeout_for_worker_us(expires_at - batch.sent_at),
-            batch.submissions[0].row_shapes,
+            self._tensors(submissions),
+            rows,
+            timeout_for_worker_us(expires_at - now),
+            submissions[0].row_shapes,
         )
-        replica.outstanding_rows += batch.rows
+        replica.outstanding_rows += rows
+        self.budget.record(self._requests_unrecorded, now)
+        self._requests_unrecorded = 0
         self.batches_sent += 1
-        self.rows_sent += batch.rows
-        batch.expires_at = expires_at
-        self._in_flight[batch] = connection
+        self.rows_sent += rows
+        self._in_flight[batch] = None
         if not self._sweeping:
             self._sweeping = True
             self._loop.call_later(SWEEP_S, self._sweep)
+        if self._pool.has_peers:
+            self._watch_for_lateness(replica, now)
         connection.exchange(request, lambda answer: self._answered(batch, answer))
+
+    def _tensors(self, submissions: list[Submission]) -> list[bytes]:
+        if len(submissions) == 1:
+            return list(submissions[0].inputs)
+        return [b"".join([s.inputs[i] for s in submissions]) for i in range(len(self._signature.inputs))]
 
     def _sweep(self) -> None:
         # A worker that has stalled is cut off when nobody in the batch can wait any longer. The callers themselves have
         # been told by their own deadlines, so this may be late, and one timer serves all batches.
         now = self._clock()
-        for batch, connection in list(self._in_flight.items()):
+        for batch in list(self._in_flight):
+            if batch.hedged and batch.expires_at > now + UNWANTED_S_MAX and not batch.is_wanted:
+                batch.expires_at = now + UNWANTED_S_MAX
             if batch.expires_at <= now:
-                connection.abort("the worker did not answer in time")
+                batch.connection.give_up("the worker did not answer in time")
         if self._in_flight:
             self._loop.call_later(SWEEP_S, self._sweep)
         else:
             self._sweeping = False
 
-    def _tensors(self, batch: _Batch) -> list[bytes]:
-        if len(batch.submissions) == 1:
-            return list(batch.submissions[0].inputs)
-        return [b"".join([s.inputs[i] for s in batch.submissions]) for i in range(len(self._signature.inputs))]
+    # Hedging -------------------------------------------------------------------------------------------------------
 
-    def _answered(self, batch: _Batch, answer: WorkerAnswer | ConnectionLost) -> None:
-        self._in_flight.pop(batch, None)
-        batch.replica.outstanding_rows -= batch.rows
+    def _watch_for_lateness(self, replica: Replica, now: float) -> None:
+        if replica.silent_since_s is None:
+            replica.silent_since_s = now
+        if self._hedging is None and self._rules.hedge:
+            self._hedging = self._loop.call_later(self._hedge_after_s(), self._hedge_late)
+
+    def _hedge_after_s(self) -> float:
+        late_s = self._latencies.value_s
+        return HEDGE_AFTER_S_UNKNOWN if late_s is None else max(late_s, HEDGE_AFTER_S_MIN)
+
+    def _is_long_for_a_batch(self, took_s: float) -> bool:
+        return took_s > LONG_RATIO * self._hedge_after_s()
+
+    def _hedge_late(self) -> None:
+        # Batches lie in the order in which they were sent, so one timer, set for the oldest, serves all.
+        now, after_s = self._clock(), self._hedge_after_s()
+        next_s: float | None = None
+        for batch in self._in_flight:
+            if batch.hedged:
+                continue
+            next_s = batch.sent_at + after_s - now
+            if next_s > 0:
+                break
+            self._hedge(batch, now, after_s)
+            next_s = after_s  # what was not to be had now may be so then
+        self._hedging = None
+        if next_s is not None:
+            self._hedging = self._loop.call_later(max(next_s, HEDGE_AFTER_S_MIN), self._hedge_late)
+
+    def _hedge(self, batch: Batch, now: float, after_s: float) -> None:
+        # Where rows wait, every batch is late, and a second attempt takes the place of another's first. One that a
+        # silent replica holds is sent again all the same.
+        silent_since_s = batch.replica.silent_since_s
+        if self._queue.rows and (silent_since_s is None or now - silent_since_s < after_s):
+            return
+        late = [s for s in batch.submissions if not s.answer.done() and s.copies == 1 and s.expires_at > now]
+        if not self._pool.has_other(batch.replica) or not self._affords(len(late), now):
+            return
+        batch.hedged = True
+        self.hedged += len(late)
+        for submission in late:
+            submission.copies += 1
+            self._send_again(submission, batch.replica)
+        self._schedule()
+
+    def _affords(self, requests: int, now: float) -> bool:
+        return not self._rules.budget or self.budget.spend(requests, now)
+
+    # Answers -------------------------------------------------------------------------------------------------------
+
+    def _answered(self, batch: Batch, answer: WorkerAnswer | ConnectionLost) -> None:
+        del self._in_flight[batch]
+        replica, now = batch.replica, self._clock()
+        replica.outstanding_rows -= batch.rows
         if isinstance(answer, ConnectionLost):
-            self._lost(batch, answer)
+            if batch.hedged:
+                self._latencies.observe(now - batch.sent_at)
+            if batch.hedged and not batch.is_wanted:
+                self._pool.was_late(replica, now)
+            elif batch.expires_at > now or self._is_long_for_a_batch(now - batch.sent_at):
+                self._pool.failed(replica, now)
+            self._failed(batch, WorkerUnavailable, str(answer), now)
         elif answer.status == 200:
-            self._deliver(batch, answer)
-        elif len(batch.submissions) > 1 and 400 <= answer.status < 500:
-            # Somebody's rows are poison. Each goes once more by itself, so that only theirs fails.
-            for submission in reversed(batch.submissions):
-                submission.alone = True
-                self._requeue(submission)
+            self._deliver(batch, answer, now)
+        elif answer.status < 500 and answer.status != 429:
+            self._succeeded(batch, now)
+            self._refused(batch, _told(answer))
         else:
-            reason = (
-                f"{self._label}: the worker answered {answer.status}: {answer.body[:200].decode('utf-8', 'replace')}"
-            )
-            self._fail_all(batch, WorkerRefused if answer.status < 500 else WorkerUnavailable, reason)
-        if self._waiting:
+            if answer.retry_after_s is not None:
+                self._pool.rests(replica, answer.retry_after_s, now)
+            elif answer.status != OUT_OF_TIME or self._is_long_for_a_batch(now - batch.sent_at):
+                self._pool.failed(replica, now)
+            by_rows = answer.status not in NOT_FOR_THE_ROWS
+            self._failed(batch, WorkerUnavailable, _told(answer), now, answered=True, by_rows=by_rows)
+        if self._queue.rows:
             self._schedule()
 
-    def _deliver(self, batch: _Batch, answer: WorkerAnswer) -> None:
+    def _deliver(self, batch: Batch, answer: WorkerAnswer, now: float) -> None:
         try:
             outputs, finite = self._decoder.decode(answer.body, answer.header_length, batch.rows)
         except ValueError as error:
-            self._fail_all(batch, WorkerRefused, f"{self._label}: {error}")
+            self._pool.failed(batch.replica, now)
+            self._failed(batch, WorkerRefused, str(error), now, answered=True)
             return
-        infer_us = int((self._clock() - batch.sent_at) * 1e6)
-        if len(batch.submissions) == 1:
-            submission = batch.submissions[0]
-            if not submission.answer.done():
-                queue_us = int((batch.sent_at - submission.submitted_at) * 1e6)
-                submission.answer.set_result(Scores(outputs, finite, queue_us, infer_us))
-            return
+        self._succeeded(batch, now)
+        infer_us = int((now - batch.sent_at) * 1e6)
         at = 0
         for submission in batch.submissions:
             end = at + submission.rows
             if not submission.answer.done():
+                if submission.copies > 1:
+                    self.hedges_won += submission.avoid is not batch.replica
                 queue_us = int((batch.sent_at - submission.submitted_at) * 1e6)
-                share = [values[at:end] for values in outputs]
+                share = outputs if submission.rows == batch.rows else [values[at:end] for values in outputs]
                 submission.answer.set_result(Scores(share, finite, queue_us, infer_us))
             at = end
 
-    def _lost(self, batch: _Batch, loss: ConnectionLost) -> None:
-        now = self._clock()
-        for submission in reversed(batch.submissions):
-            submission.attempts += 1
+    def _succeeded(self, batch: Batch, now: float) -> None:
+        if self._pool.has_peers:
+            latency_s = now - batch.sent_at
+            self._latencies.observe(latency_s)
+            self._pool.succeeded(batch.replica, latency_s, now)
+
+    def _refused(self, batch: Batch, reason: str) -> None:
+        if len(batch.submissions) == 1:
+            self._fail_all(batch, WorkerRefused, reason)
+            return
+        # Somebody's rows are poison. Each goes once more by itself, so that only theirs fails.
+        for submission in batch.submissions:
+            submission.alone = True
+            if not _leaves_to_copy(submission):
+                self._queue.put_again(submission)
+
+    def _failed(
+        self,
+        batch: Batch,
+        kind: type[WorkerUnavailable | WorkerRefused],
+        reason: str,
+        now: float,
+        *,
+        answered: bool = False,
+        by_rows: bool = False,
+    ) -> None:
+        """Send rows that came to nothing once more, or fail them.
+
+        answered: the replica lives, and is not asked for the same rows again. by_rows: they may be what it fails on;
+        where there are several callers they go once more by themselves, so that only the one at fault is failed.
+        """
+        apart = by_rows and len(batch.submissions) > 1
+        may_retry = self._rules.retry and (not answered or apart or self._pool.has_other(batch.replica))
+        for submission in batch.submissions:
+            submission.failures += 1
+            if submission.answer.done() or _leaves_to_copy(submission):
+                continue
             if submission.expires_at <= now:
                 waited_ms = (now - submission.submitted_at) * 1000
-                _fail(submission, DeadlineExceeded("waiting for the worker's answer", waited_ms))
-            elif submission.attempts >= ATTEMPTS_MAX:
-                _fail(submission, WorkerUnavailable(f"{self._label}: {loss}"))
+                submission.fail(DeadlineExceeded("waiting for the worker's answer", waited_ms))
+            elif may_retry and submission.failures < FAILURES_MAX and self._affords(1, now):
+                self.retried += 1
+                submission.alone = submission.alone or apart
+                self._send_again(submission, batch.replica)
             else:
-                self._requeue(submission)
+                submission.fail(kind(f"{self._label}: {reason}"))
 
-    def _requeue(self, submission: _Submission) -> None:
-        self._waiting.appendleft(submission)
-        self.rows_waiting += submission.rows
+    def _send_again(self, submission: Submission, but: Replica) -> None:
+        submission.avoid = but
+        self._queue.put_again(submission)
 
-    def _fail_all(self, batch: _Batch, kind: type[WorkerRefused | WorkerUnavailable], reason: str) -> None:
+    def _fail_all(self, batch: Batch, kind: type[WorkerRefused | WorkerUnavailable], reason: str) -> None:
         # An exception each: one that is raised in many tasks gathers all of their tracebacks.
         for submission in batch.submissions:
-            _fail(submission, kind(reason))
+            submission.fail(kind(f"{self._label}: {reason}"))
 
 
-def timeout_for_worker_us(left_s: float) -> int:
-    """Say how long a worker may take, in µs: whole milliseconds where there are many.
+def _leaves_to_copy(submission: Submission) -> bool:
+    """Give up one place of several in which these rows wait or are under way. Whether there was another."""
+    if submission.copies == 1:
+        return False
+    submission.copies -= 1
+    return True
 
-    A worker remembers requests by their JSON part, which this number is in.
-    """
-    left_us = int(left_s * 1e6)
-    return max(1, left_us if left_us < TIMEOUT_EXACT_BELOW_US else left_us - left_us % 1_000)
 
-
-def _fail(submission: _Submission, error: GatewayError) -> None:
-    if not submission.answer.done():
-        submission.answer.set_exception(error)
+def _told(answer: WorkerAnswer) -> str:
+    return f"the worker answered {answer.status}: {answer.body[:200].decode('utf-8', 'replace')}"

@@ -32,6 +32,8 @@ class WorkerAnswer:
     status: int
     header_length: int | None
     body: bytes
+    retry_after_s: float | None = None
+    """How long the worker asks to be left alone; None: it does not."""
 
 
 OnAnswer = Callable[[WorkerAnswer | ConnectionLost], None]
@@ -56,7 +58,10 @@ class WorkerConnection(asyncio.Protocol):
         """Whether the chunk that is being parsed has ended an answer already."""
 
         self._header_length: int | None = None
+        self._retry_after_s: float | None = None
         self._keep_alive = True
+        self.given_up = False
+        """Whether this side ended it because an answer was late: the server can be reached."""
 
     @property
     def idle(self) -> bool:
@@ -70,8 +75,13 @@ class WorkerConnection(asyncio.Protocol):
         self._body = []
         self._body_bytes = self._headers = self._head_bytes = 0
         self._in_head = True
-        self._header_length = None
+        self._header_length = self._retry_after_s = None
         self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def give_up(self, reason: str) -> None:
+        """End the connection for an answer that is late; the exchange is reported as lost."""
+        self.given_up = True
+        self.abort(reason)
 
     def abort(self, reason: str) -> None:
         """End the connection now; an exchange under way is reported as lost."""
@@ -130,6 +140,8 @@ class WorkerConnection(asyncio.Protocol):
             self._header_length = int(value)
         elif lower == b"connection" and value.lower() == b"close":
             self._keep_alive = False
+        elif lower == b"retry-after" and value.isdigit() and len(value) < 10:  # as a date it is not taken for anything
+            self._retry_after_s = float(value)
 
     def on_headers_complete(self) -> None:
         """End the head."""
@@ -149,7 +161,7 @@ class WorkerConnection(asyncio.Protocol):
         waiting, self._waiting = self._waiting, None
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body = []
-        answer = WorkerAnswer(self._parser.get_status_code(), self._header_length, body)
+        answer = WorkerAnswer(self._parser.get_status_code(), self._header_length, body, self._retry_after_s)
         if not self._keep_alive:
             transport, self._transport = self._transport, None
             if transport is not None:

@@ -3,8 +3,9 @@
 from typing import Final
 
 from contracts.headers import FORCED_VARIANT, PRIORITY, REQUEST_TIMEOUT_MS
+from gateway.access.key_ring import Key
 from gateway.admission import Priority
-from gateway.errors import MalformedRequest
+from gateway.errors import ForcedVariantRefused, MalformedRequest
 from gateway.predict import Prediction
 
 VARIANT_BYTES_MAX: Final = 128
@@ -38,10 +39,17 @@ def priority_of(headers: dict[bytes, bytes], unsaid: Priority = Priority.DEFAULT
     return priority
 
 
-def forced_variant(headers: dict[bytes, bytes]) -> str | None:
-    """Return the variant that the caller forces; None: it is to be drawn."""
+def forced_variant(headers: dict[bytes, bytes], key: Key | None) -> str | None:
+    """Return the variant that the caller forces; None: it is to be drawn.
+
+    key: the caller's, None where there are no keys. Raises ForcedVariantRefused where it has no leave to.
+    """
     given = headers.get(FORCED_VARIANT)
-    return None if given is None else given[:VARIANT_BYTES_MAX].decode("latin-1")
+    if given is None:
+        return None
+    if key is not None and not key.force_variant:
+        raise ForcedVariantRefused(f"key {key.name!r} may not choose a variant", "x-sekisho-variant")
+    return given[:VARIANT_BYTES_MAX].decode("latin-1")
 
 
 def timing(prediction: Prediction) -> bytes:

@@ -4,7 +4,7 @@ The data port's model list and OpenAPI document; the admin port's health, status
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI, Query, Request
@@ -13,15 +13,18 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from experiments import Experiment, assign
 from gateway.admission import Admission
-from gateway.catalogue import Catalogue
+from gateway.configuration.catalogue import Catalogue
+from gateway.configuration.configuration_report import ConfigurationReport
 from gateway.edge import problem
 from gateway.edge.http_exchange import request_id_of
 from gateway.edge.openapi_paths import add_bare_routes
 from gateway.metrics import GatewayMetrics
 from gateway.prediction_log.log_writer import LogWriter
+from settings.followed_files import FollowedFiles
 
 UNIT_CHARACTERS_MAX: Final = 256
 
@@ -87,8 +90,10 @@ def admin_api(
     registry: CollectorRegistry,
     is_draining: Callable[[], bool],
     new_id: Callable[[], str],
+    configuration: ConfigurationReport,
+    followed: Sequence[FollowedFiles[Any]] = (),
 ) -> FastAPI:
-    """Build what the admin port serves."""
+    """Build what the admin port serves. followed: files whose state the status tells."""
     app = FastAPI(
         title="Sekisho administration",
         summary="Health, status, experiments, metrics",
@@ -96,7 +101,8 @@ def admin_api(
         redoc_url=None,
         redirect_slashes=False,
         responses={
-            status: {"description": "A problem document (RFC 9457)", "content": PROBLEM} for status in (404, 422)
+            status: {"description": "A problem document (RFC 9457)", "content": PROBLEM}
+            for status in (401, 403, 404, 422, 429)
         },
     )
     _answer_with_problems(app, new_id)
@@ -130,9 +136,14 @@ def admin_api(
         counts = log.counts()
         return {
             "pid": os.getpid(),
+            "configuration": configuration.status(),
             "models": {name: _status(catalogue, name) for name in catalogue.models},
             "requests_in_flight": admission.in_flight,
+            "admission": {
+                name: {"limit": model.limit, "in_flight": model.in_flight} for name, model in admission.models.items()
+            },
             "draining": is_draining(),
+            "files": {files.name: {"in_force": files.problem is None, "problem": files.problem} for files in followed},
             "log": {
                 "rows_offered": counts.offered,
                 "rows_written": counts.written,
@@ -176,7 +187,10 @@ def _answer_with_problems(app: FastAPI, new_id: Callable[[], str]) -> None:
         request_id = request_id_of(dict(request.scope["headers"]), new_id)
         status = error.status_code if error.status_code in problem.TITLE_BY_STATUS else 400
         body = problem.document(status, CODE_BY_STATUS.get(status, "malformed_request"), str(error.detail), request_id)
-        return Response(body, status, media_type=problem.CONTENT_TYPE.decode(), headers=dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if status == 405:
+            headers["allow"] = ", ".join(_methods_at(app, request))
+        return Response(body, status, media_type=problem.CONTENT_TYPE.decode(), headers=headers)
 
     async def invalid(request: Request, error: Exception) -> Response:
         request_id = request_id_of(dict(request.scope["headers"]), new_id)
@@ -187,6 +201,12 @@ def _answer_with_problems(app: FastAPI, new_id: Callable[[], str]) -> None:
 
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(RequestValidationError, invalid)
+
+
+def _methods_at(app: FastAPI, request: Request) -> list[str]:
+    # Of all routes of the path: the framework names those of the first alone.
+    routes = [r for r in app.routes if isinstance(r, Route) and r.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in routes for method in route.methods or ()})
 
 
 def _summary(catalogue: Catalogue, name: str) -> ModelSummary:
@@ -210,6 +230,9 @@ def _status(catalogue: Catalogue, name: str) -> dict[str, Any]:
                         "reachable": replica.reachable,
                         "connections": len(replica.connections),
                         "outstanding_rows": replica.outstanding_rows,
+                        "ejected": replica.health.is_ejected,
+                        "ejections": replica.health.ejections,
+                        "ready": not replica.health.checked_out,
                     }
                     for replica in served.pool.replicas
                 },

@@ -2,28 +2,17 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from gateway.edge import inference_route, outcomes_route, predict_route, problem
 from gateway.edge.http_exchange import request_id_of
 from gateway.edge.inference_route import InferenceRoute
 from gateway.edge.outcomes_route import OutcomesRoute
 from gateway.edge.predict_route import PredictRoute
-from gateway.errors import BodyTooLarge, GatewayError, MalformedRequest, Overloaded, TooSlow
 from gateway.metrics import GatewayMetrics
 from gateway.routes_file import BODY_BYTES_DEFAULT
 from gateway.served_models import ServedModel
 from http_server.asgi import AsgiApplication, AsgiBridge
 from http_server.exchange import Exchange, Header, path_of
-
-ERROR_BY_STATUS: Final[dict[int, type[GatewayError]]] = {
-    400: MalformedRequest,
-    408: TooSlow,
-    413: BodyTooLarge,
-    431: MalformedRequest,
-    503: Overloaded,
-}
-"""What the server refuses before there is a request."""
 
 
 class DataPort:
@@ -41,11 +30,18 @@ class DataPort:
     ) -> None:
         self._predict, self._inference, self._outcomes = predict, inference, outcomes
         self._rest, self._metrics, self._new_id = AsgiBridge(rest, self._fault), metrics, new_id
+        self._models = models
+        self._model_by_target: dict[bytes, ServedModel] = {}
+        self.follow_models()
+        self._create_task = asyncio.get_running_loop().create_task
+
+    def follow_models(self) -> None:
+        """Take note that other models are served than before, or the same ones otherwise."""
         # The usual spelling of a path is found as it stands on the wire; any other is decoded and looked at.
         self._model_by_target = {
-            f"{predict_route.PREFIX}{name}{predict_route.SUFFIX}".encode(): model for name, model in models.items()
+            f"{predict_route.PREFIX}{name}{predict_route.SUFFIX}".encode(): model
+            for name, model in self._models.items()
         }
-        self._create_task = asyncio.get_running_loop().create_task
 
     def body_bytes_max(self, target: bytes) -> int:
         """Return the limit of the model's route, or of what else is there."""
@@ -75,16 +71,12 @@ class DataPort:
 
     def refusal(self, status: int, detail: str, target: bytes, headers: list[Header]) -> tuple[bytes, bytes]:
         """Write the answer to what never became a request, in the form of the port's part that it was meant for."""
-        code = ERROR_BY_STATUS[status].code
-        self._metrics.errors.add(code)
+        self._metrics.errors.add(problem.ERROR_BY_STATUS[status].code)
         request_id = request_id_of(dict(headers), self._new_id)
-        retry = [(b"retry-after", b"%d" % problem.RETRY_AFTER_S)] if status == 503 else None
-        if self._inference.serves(path_of(target)):
-            return problem.head_lines(request_id, b"application/json", retry), inference_route.error_document(detail)
-        body = problem.document(status, code, detail, request_id)
-        return problem.head_lines(request_id, problem.CONTENT_TYPE, retry), body
+        if not self._inference.serves(path_of(target)):
+            return problem.refusal(status, detail, request_id)
+        head = problem.head_lines(request_id, b"application/json", problem.refusal_headers(status))
+        return head, inference_route.error_document(detail)
 
     def _fault(self) -> tuple[bytes, bytes]:
-        request_id = self._new_id()
-        body = problem.document(500, "internal_error", "the gateway failed; its log says why", request_id)
-        return problem.head_lines(request_id, problem.CONTENT_TYPE), body
+        return problem.fault(self._new_id())

@@ -25,8 +25,10 @@ from contracts.inference import (
     json_length,
     tensor_of,
 )
+from gateway.access.gate import AccessGate
+from gateway.access.key_ring import Key
+from gateway.access.keys_file import Scope
 from gateway.admission import Priority
-from gateway.catalogue import STATIC_DATATYPE
 from gateway.edge import problem
 from gateway.edge.call_headers import budget_ms, forced_variant, priority_of, timing
 from gateway.edge.http_exchange import request_id_of
@@ -46,7 +48,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.predict import Call, Prediction, Predictor, is_split
 from gateway.predict_request import PredictRequest
 from gateway.row_sources import SentRows
-from gateway.served_models import ServedModel, ServedVersion
+from gateway.served_models import STATIC_DATATYPE, ServedModel, ServedVersion
 from http_server.content_encoding import EncodingCorrupt, EncodingUnknown, InflatedTooLarge, encoding_of, inflated
 from http_server.exchange import Exchange
 
@@ -54,6 +56,9 @@ PREFIX: Final = "/v2"
 ROUTE: Final = "/v2/models/{model}/infer"
 VERSION_ROUTE: Final = "/v2/models/{model}/versions/{version}/infer"
 SERVER_NAME: Final = "sekisho-gateway"
+SCOPES: Final = (Scope.PREDICT,)
+"""Of which a caller's key must have one to infer. Descriptions and health are open."""
+
 EXTENSIONS: Final = ("binary_tensor_data",)
 
 _PRIORITY_BY_NUMBER: Final = {1: Priority.CRITICAL, 2: Priority.DEFAULT, 3: Priority.SHEDDABLE}
@@ -79,7 +84,7 @@ class _Request:
 
 
 class InferenceRoute:
-    """Answers all of `/v2`. `draining` makes it not ready."""
+    """Answers all of `/v2`. `draining` makes it not ready. access: None where there are no keys."""
 
     def __init__(
         self,
@@ -89,9 +94,10 @@ class InferenceRoute:
         new_id: Callable[[], str],
         clock: Callable[[], float],
         release: str,
+        access: AccessGate | None = None,
     ) -> None:
         self._models, self._predictor, self._metrics = models, predictor, metrics
-        self._new_id, self._clock = new_id, clock
+        self._new_id, self._clock, self._access = new_id, clock, access
         self._server = {"name": SERVER_NAME, "version": release, "extensions": EXTENSIONS}
         self._observe_ok = metrics.requests.child("POST", ROUTE, "200").observe
         self.draining = False
@@ -140,10 +146,15 @@ class InferenceRoute:
     async def _infer(self, on_model: re.Match[str], request: _Request) -> None:
         model = self._models.get(on_model["model"])
         version = on_model["version"]
+        # In this order, as on the predict route: what is refused costs no decoding.
+        name = None if model is None else model.name
+        key = None if self._access is None else self._access.admit(request.headers, SCOPES, name)
         if model is None or (version is not None and version not in model.versions):
             raise self._unknown(on_model)
+        # What the body says of priority is not known yet: it is left unread only where no request would be admitted.
+        self._predictor.check_room(model, priority_of(request.headers, Priority.CRITICAL))
         asked = await _decoded(request.exchange, model.route.limits.body_bytes_max)
-        prediction = await self._predictor.predict(_call(model, version, asked, request))
+        prediction = await self._predictor.predict(_call(model, version, asked, request, key))
         response = _response(model, asked, prediction)
         document, buffers = encode_response(response, _binary_outputs(asked, response.outputs))
         headers = [(SERVER_TIMING, timing(prediction))]
@@ -205,7 +216,7 @@ def error_document(detail: str) -> bytes:
     return msgspec.json.encode({"error": detail})
 
 
-def _call(model: ServedModel, version: str | None, asked: InferenceRequest, request: _Request) -> Call:
+def _call(model: ServedModel, version: str | None, asked: InferenceRequest, request: _Request, key: Key | None) -> Call:
     headers = request.headers
     budget = budget_ms(headers, model.route.deadline_ms)
     parameters = asked.parameters or {}
@@ -223,7 +234,7 @@ def _call(model: ServedModel, version: str | None, asked: InferenceRequest, requ
         source,
         request.request_id,
         priority_of(headers, unsaid),
-        forced_variant(headers),
+        forced_variant(headers, key),
         request.received_at,
         budget if asked.timeout_us is None else min(budget, asked.timeout_us / 1000),
         0,  # tensors are held as the bytes that they came in, which the log counts by itself

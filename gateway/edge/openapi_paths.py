@@ -1,12 +1,15 @@
 """The OpenAPI description of the data port's routes that are not FastAPI's; who reads the document need not know."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from contracts.inference_schemas import SCHEMAS, Schema, description_schemas, inference_schemas, reference_to
 from gateway.edge import inference_route, outcomes_route, predict_route, problem
 from gateway.predict_request import PredictAnswer, PredictRequest
+
+_KEY: Final[list[dict[str, list[str]]]] = [{"key": []}, {}]
+"""A key; or none, on a gateway that has no keys."""
 
 _JSON, _BINARY, _PROBLEM = "application/json", "application/octet-stream", "application/problem+json"
 
@@ -16,7 +19,9 @@ def add_bare_routes(document: dict[str, Any]) -> None:
     document["paths"].update({**_predict_paths(), **_inference_paths()})
     messages = [PredictRequest, PredictAnswer, outcomes_route.Outcome]
     _, components = msgspec.json.schema_components(messages, ref_template=f"{SCHEMAS}{{name}}")
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    parts = document.setdefault("components", {})
+    parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "An API key, `sk_…`"}}
+    schemas = parts.setdefault("schemas", {})
     schemas.update({**components, **description_schemas(), **inference_schemas()})
 
 
@@ -24,6 +29,7 @@ def _predict_paths() -> dict[str, Any]:
     refusals = _refusals({_PROBLEM: {}}, "A problem document (RFC 9457)")
     predict = {
         "summary": "Score one or many instances",
+        "security": _KEY,
         "parameters": [_in_path("model"), *_HEADERS],
         "requestBody": {"required": True, "content": _content(reference_to("PredictRequest"))},
         "responses": {"200": _answered(reference_to("PredictAnswer")), **refusals},
@@ -33,6 +39,7 @@ def _predict_paths() -> dict[str, Any]:
     accepted: Schema = {"type": "object", "properties": {"accepted": {"type": "integer"}}}
     outcomes = {
         "summary": "Tell what happened after predictions",
+        "security": _KEY,
         "requestBody": {"required": True, "content": _content(either)},
         "responses": {"202": _answered(accepted), **refusals},
     }
@@ -59,7 +66,13 @@ def _inference_paths() -> dict[str, Any]:
         parameters = [*map(_in_path, names), *_HEADERS]
         responses = {"200": answered, **refusals}
         return {
-            "post": {"summary": summary, "parameters": parameters, "requestBody": asked, "responses": responses},
+            "post": {
+                "summary": summary,
+                "security": _KEY,
+                "parameters": parameters,
+                "requestBody": asked,
+                "responses": responses,
+            },
         }
 
     model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"

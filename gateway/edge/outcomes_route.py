@@ -7,6 +7,8 @@ from typing import Annotated, Final
 
 import msgspec
 
+from gateway.access.gate import AccessGate
+from gateway.access.keys_file import Scope
 from gateway.edge import problem
 from gateway.edge.http_exchange import check_json, decode_json, request_id_of
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, OutcomesNotAccepted, TooManyInstances
@@ -16,6 +18,7 @@ from gateway.prediction_log.outcome_table import OutcomeEntry, OutcomeTable
 from http_server.exchange import Exchange
 
 PATH: Final = "/v1/outcomes"
+SCOPES: Final = (Scope.OUTCOME,)
 BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 OUTCOMES_MAX: Final = 10_000
 OUTCOME_BYTES: Final = 512
@@ -48,13 +51,19 @@ class Outcome(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class OutcomesRoute:
     """Answers one route.
 
-    Accepted outcomes are answered 202 with their number; a list is taken whole or not at all.
+    Accepted outcomes are answered 202 with their number; a list is taken whole or not at all. access: None where there
+    are no keys.
     """
 
     def __init__(
-        self, log: LogWriter, metrics: GatewayMetrics, new_id: Callable[[], str], now_us: Callable[[], int]
+        self,
+        log: LogWriter,
+        metrics: GatewayMetrics,
+        new_id: Callable[[], str],
+        now_us: Callable[[], int],
+        access: AccessGate | None = None,
     ) -> None:
-        self._log, self._metrics, self._new_id, self._now_us = log, metrics, new_id, now_us
+        self._log, self._metrics, self._new_id, self._now_us, self._access = log, metrics, new_id, now_us, access
         self._table = OutcomeTable()
         self._decoder = msgspec.json.Decoder(Annotated[list[Outcome], msgspec.Meta(min_length=1)] | Outcome)
 
@@ -63,6 +72,8 @@ class OutcomesRoute:
         headers = exchange.fields
         request_id = request_id_of(headers, self._new_id)
         try:
+            if self._access is not None:
+                self._access.admit(headers, SCOPES)
             if exchange.method != "POST":
                 raise MethodNotAllowed("POST")
             check_json(headers)

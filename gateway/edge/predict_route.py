@@ -6,6 +6,8 @@ from typing import Final
 
 import msgspec
 
+from gateway.access.gate import AccessGate
+from gateway.access.keys_file import Scope
 from gateway.admission import Priority
 from gateway.edge import problem
 from gateway.edge.call_headers import CALL_HEADERS, budget_ms, forced_variant, priority_of, timing
@@ -24,13 +26,19 @@ SUFFIX: Final = ":predict"
 ROUTE: Final = "/v1/models/{model}:predict"
 """The metric label: a template, so that no caller can make a new series."""
 
+SCOPES: Final = (Scope.PREDICT,)
+"""Of which a caller's key must have one."""
+
+BODY_BYTES_CHEAP: Final = 4_096
+"""Above it a body costs more to decode than an answer of 503: whether there is room is asked before."""
+
 _HEAD_OK: Final = b"content-type: application/json\r\nx-request-id: %b\r\nserver-timing: %b\r\n"
 
 logger = logging.getLogger(__name__)
 
 
 class PredictRoute:
-    """Answers one route."""
+    """Answers one route. access: None where there are no keys, and anyone may ask."""
 
     def __init__(
         self,
@@ -40,9 +48,10 @@ class PredictRoute:
         metrics: GatewayMetrics,
         new_id: Callable[[], str],
         clock: Callable[[], float],
+        access: AccessGate | None = None,
     ) -> None:
         self._models, self._predictor, self._features, self._metrics = models, predictor, features, metrics
-        self._new_id, self._clock = new_id, clock
+        self._new_id, self._clock, self._access = new_id, clock, access
         self._decoder = msgspec.json.Decoder(PredictRequest)
         self._encode = msgspec.json.Encoder().encode
         self._observe_ok = metrics.requests.child("POST", ROUTE, "200").observe
@@ -85,6 +94,9 @@ class PredictRoute:
         request_id: str,
         received_at: float,
     ) -> Call:
+        # Authenticate, count against the key's rate, look for room, then read: what is refused costs no decoding.
+        name = None if model is None else model.name
+        key = None if self._access is None else self._access.admit(headers, SCOPES, name)
         if exchange.method != "POST":
             raise MethodNotAllowed("POST")
         if model is None:
@@ -96,7 +108,9 @@ class PredictRoute:
         if not headers.keys().isdisjoint(CALL_HEADERS):
             budget = budget_ms(headers, model.route.deadline_ms)
             priority = priority_of(headers)
-            forced = forced_variant(headers)
+            forced = forced_variant(headers, key)
+        if len(exchange.body) > BODY_BYTES_CHEAP:
+            self._predictor.check_room(model, priority)
         request: PredictRequest = decode_json(self._decoder, exchange.body)
         source = StoredRows(self._features, request)
         return Call(model, request, source, request_id, priority, forced, received_at, budget, len(exchange.body))

@@ -3,11 +3,9 @@ import os
 import re
 import shutil
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import duckdb
 import pytest
@@ -18,14 +16,24 @@ from prometheus_client.metrics_core import Metric
 from contracts.prediction_record import FIXED_FIELDS
 from experiments import parse_experiment
 from experiments.definition import _KEYS
+from feature_store import NearCache, OnlineReader, open_connection
 from gateway import errors
 from gateway.admission import Admission
+from gateway.configuration.catalogue import Catalogue
+from gateway.configuration.configuration import ConfigurationFiles
+from gateway.configuration.configuration_report import ConfigurationReport
+from gateway.configuration.live_configuration import LiveConfiguration
+from gateway.dispatch_metrics import DispatchCollector
 from gateway.edge.problem import STATUS_BY_ERROR
+from gateway.feature_ladder import FeatureLadder
+from gateway.feature_metrics import FeatureCollector
+from gateway.feature_rows import FeatureAssembler
 from gateway.metrics import GatewayMetrics, StateCollector
 from gateway.prediction_log.log_writer import LogWriter
 from gateway.prediction_log.outcome_table import OutcomeTable
 from gateway.prediction_log.parquet_spool import FileNames
 from model_workers.metrics import WorkerMetrics
+from tests.unit.gateway.describing_worker import around, configuration
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -98,19 +106,25 @@ def test_every_error_has_a_status_and_a_code_of_its_own():
     assert len({error.code for error in known}) == len(known)
 
 
-class NoFeatures:
-    """What the collector reads of the feature assembler."""
-
-    reads_failed = 0
-    faults: Mapping[tuple[str, str], int] = MappingProxyType({})
+def configuration_report(directory: Path) -> ConfigurationReport:
+    shared = around(directory, lambda: 0.0)
+    catalogue = Catalogue(shared)
+    files = ConfigurationFiles(directory / "models.yaml", None, shared.state)
+    live = LiveConfiguration(configuration(), files, shared.state, catalogue, lambda: 0.0)
+    return ConfigurationReport(live, catalogue, shared.views, shared.state)
 
 
 def gateway_families(directory: Path) -> list[Metric]:
     registry = CollectorRegistry()
     GatewayMetrics(registry)
     log = LogWriter(directory, FileNames("host", "boot"), 60, lambda: 0)
-    features: Any = NoFeatures()
-    registry.register(StateCollector({}, Admission(1), features, log))
+    registry.register(StateCollector({}, Admission(1), log))
+    registry.register(DispatchCollector({}, lambda: 0.0))
+    registry.register(configuration_report(directory))
+    near_cache = NearCache()
+    reader = OnlineReader(open_connection("redis://localhost"), near_cache=near_cache)
+    ladder = FeatureLadder(reader, near_cache, lambda: 0.0)
+    registry.register(FeatureCollector(FeatureAssembler(ladder, lambda: 0), ladder, reader, near_cache))
     return list(registry.collect())
 
 

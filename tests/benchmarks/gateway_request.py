@@ -25,16 +25,18 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from contracts.inference import InferenceResponse, Tensor, encode_response
 from contracts.manifest import Artifact, Input, Manifest, Output
 from experiments import parse_experiment
-from feature_store import OnlineReader, RedisConnection, RegisteredView
-from feature_store.redis_connection import _RedisProtocol
+from feature_store import NearCache, NearCachePolicy, OnlineReader, RedisConnection, RegisteredView
+from feature_store.redis_protocol import RedisProtocol
 from feature_store.row_layout import Column, place_columns
 from gateway.admission import Admission
 from gateway.clock import monotonic, wall_us
 from gateway.dispatch.batch_dispatcher import BatchDispatcher
+from gateway.dispatch.worker_address import address_of
 from gateway.dispatch.worker_connection import WorkerConnection
 from gateway.dispatch.worker_pool import WorkerPool
 from gateway.edge.data_port import DataPort
 from gateway.edge.predict_route import PredictRoute
+from gateway.feature_ladder import FeatureLadder
 from gateway.feature_plan import plan_features
 from gateway.feature_rows import FeatureAssembler
 from gateway.identifiers import uuid7_maker
@@ -78,7 +80,7 @@ class NoLog:
         return True
 
 
-def stored_row() -> tuple[RegisteredView, bytes]:
+def stored_row(policy: NearCachePolicy) -> tuple[RegisteredView, bytes]:
     """Make a view of 50 float32 and one row of it."""
     layout = place_columns("user_profile", 1, [Column(name, "float32", None) for name in FEATURES])
     registered = RegisteredView(
@@ -88,16 +90,17 @@ def stored_row() -> tuple[RegisteredView, bytes]:
         current_schema_id=1,
         schemas={1: layout},
         defaults=dict.fromkeys(FEATURES, 0.0),
+        near_cache=policy,
     )
     row = layout.encode(dict.fromkeys(FEATURES, 0.5), event_time_us=wall_us(), write_time_us=wall_us())
     return registered, row
 
 
-def redis_reader(row: bytes) -> OnlineReader:
+def redis_reader(row: bytes, near_cache: NearCache) -> OnlineReader:
     """Make a reader whose connection answers each MGET with that row, for every key."""
     loop = asyncio.get_running_loop()
     connection = RedisConnection("redis://127.0.0.1:1")
-    protocol = _RedisProtocol("redis", lambda *_: None, 2.0)
+    protocol = RedisProtocol("redis", lambda *_: None, 2.0)
     one = b"$%d\r\n%b\r\n" % (len(row), row)
 
     def written(command: bytes) -> None:
@@ -106,15 +109,16 @@ def redis_reader(row: bytes) -> OnlineReader:
 
     protocol.connection_made(Socket(written))  # type: ignore[arg-type]
     connection._protocol, connection.connected = protocol, True
-    reader = OnlineReader(connection)
+    reader = OnlineReader(connection, near_cache=near_cache)
     reader._loop = loop
+    reader._timeouts.start(loop)
     return reader
 
 
 def worker_pool() -> WorkerPool:
     """Make a pool of one replica that answers each batch with a score a row."""
     loop = asyncio.get_running_loop()
-    pool = WorkerPool(("http://127.0.0.1:1",))
+    pool = WorkerPool((address_of("http://127.0.0.1:1"),), monotonic)
     replica = pool.replicas[0]
     replica.answered = True
     answers: dict[int, bytes] = {}
@@ -146,9 +150,9 @@ def worker_pool() -> WorkerPool:
     return pool
 
 
-def gateway() -> HttpServer:
+def gateway(policy: NearCachePolicy) -> HttpServer:
     """Compose the data path as gateway.app does."""
-    registered, row = stored_row()
+    registered, row = stored_row(policy)
     manifest = Manifest(
         model="bench",
         version="1",
@@ -172,7 +176,8 @@ def gateway() -> HttpServer:
     new_id = uuid7_maker(wall_us, Random(1))
     log: Any = NoLog()
     predictor = Predictor(Admission(1000), ScoringLadder(), log, metrics, new_id, wall_us, monotonic)
-    assembler = FeatureAssembler(redis_reader(row), wall_us)
+    near_cache = NearCache()
+    assembler = FeatureAssembler(FeatureLadder(redis_reader(row, near_cache), near_cache, monotonic), wall_us)
     models = {"bench": model}
     predict = PredictRoute(models, predictor, assembler, metrics, new_id, monotonic)
     unused: Any = None
@@ -193,9 +198,9 @@ def request(user: int, *, traced: bool, instances: int = 1) -> bytes:
     )
 
 
-async def measure(at_once: int, rounds: int, *, traced: bool, instances: int = 1) -> float:
+async def measure(at_once: int, rounds: int, policy: NearCachePolicy, *, traced: bool, instances: int = 1) -> float:
     """Return the least cost of a request in µs, with `at_once` connections that send in the same turn."""
-    server, loop = gateway(), asyncio.get_running_loop()
+    server, loop = gateway(policy), asyncio.get_running_loop()
     requests = [request(user, traced=traced, instances=instances) for user in range(USERS)]
     wanted = REQUESTS // instances
     done, left = 0, 0
@@ -239,16 +244,18 @@ async def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--at-once", type=int, nargs="*", default=[1, 4, 16])
     parser.add_argument("--instances", type=int, default=INSTANCES, help="of one large request; 0: none")
+    parser.add_argument("--near-cache", action="store_true", help="serve rows from memory, for ten seconds each")
     arguments = parser.parse_args()
+    policy = NearCachePolicy(max_age_us=10_000_000 if arguments.near_cache else 0)
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
     for at_once in arguments.at_once:
-        plain = await measure(at_once, arguments.rounds, traced=False)
-        traced = await measure(at_once, arguments.rounds, traced=True)
+        plain = await measure(at_once, arguments.rounds, policy, traced=False)
+        traced = await measure(at_once, arguments.rounds, policy, traced=True)
         print(f"{at_once:3} in a turn: {plain:6.1f} µs a request, {traced:6.1f} µs with a request id and trace context")
     if arguments.instances:
-        many = await measure(1, arguments.rounds, traced=True, instances=arguments.instances)
+        many = await measure(1, arguments.rounds, policy, traced=True, instances=arguments.instances)
         print(f"{arguments.instances} instances in a request: {many / 1e3:.2f} ms")
 
 

@@ -74,12 +74,13 @@ def test_a_gateway_that_starts_without_redis_falls_back_and_serves_when_it_comes
     until("the other one serves too", lambda: degraded(gateway) == [])
 
 
-def test_a_stopped_redis_costs_no_answer_more_than_its_deadline_and_soon_none_at_all(stack, gateway):
+def test_a_stopped_redis_costs_no_answer_its_deadline(stack, gateway):
     os.kill(stack.redis.pid, signal.SIGSTOP)
     try:
-        until("answers come from defaults", lambda: degraded(gateway) == DEFAULTS, 15)
+        given = [degraded(gateway) for _ in range(40)]
     finally:
         os.kill(stack.redis.pid, signal.SIGCONT)
+    assert given == [DEFAULTS] * 40
     until("answers are whole again", lambda: degraded(gateway) == [])
 
 

@@ -155,6 +155,7 @@ class Stack:
         log_directory = log_directory or self.directory / "logs-of" / name
         arguments = ["--config", str(self.directory / "models.yaml"), "--redis", self.redis.url]
         arguments += ["--experiments", str(self.directory / "experiments.yaml"), "--log-dir", str(log_directory)]
+        arguments += ["--state-dir", str(self.directory / "state-of" / name)]
         arguments += ["--port", str(port), "--admin-port", str(admin_port), "--log-file-seconds", str(LOG_FILE_S)]
         gateway = Gateway(self._start(name, "gateway", [*arguments, *flags]), port, admin_port, log_directory)
         self.gateways.append(gateway)

@@ -141,6 +141,7 @@ class MlServerSystem:
         arguments = ["--config", str(self._directory / "models.yaml"), "--redis", self._redis.url]
         arguments += ["--experiments", str(self._directory / "experiments.yaml"), "--shutdown-grace-s", "0"]
         arguments += ["--log-dir", str(self._directory / "log"), "--log-file-seconds", str(LOG_FILE_S)]
+        arguments += ["--state-dir", str(self._directory / "state")]
         return [*arguments, "--port", str(port), "--admin-port", str(admin_port)]
 
     def _child(self, module: str, arguments: list[str]) -> ChildProcess:

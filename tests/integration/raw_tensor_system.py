@@ -57,7 +57,10 @@ class RawTensorSystem:
         routes.write_text(_routes(f"http://127.0.0.1:{self.worker_port}"), encoding="utf-8")
         arguments = ["--config", str(routes), "--redis", self._redis.url, "--shutdown-grace-s", "0"]
         arguments += ["--port", str(self.gateway_port), "--admin-port", str(self._gateway_admin_port)]
-        self._start("gateway", [*arguments, "--log-dir", str(self.directory / "log")])
+        self._start(
+            "gateway",
+            [*arguments, "--log-dir", str(self.directory / "log"), "--state-dir", str(self.directory / "state")],
+        )
 
     def _start(self, module: str, arguments: list[str]) -> None:
         child = ChildProcess(

@@ -84,9 +84,9 @@ class Dispatching(RuleBasedStateMachine):
             connection.answer()
 
     @precondition(lambda self: self.busy())
-    @rule(data=st.data(), status=st.sampled_from([500, 503]))
-    def fail(self, data: st.DataObject, status: int) -> None:
-        data.draw(st.sampled_from(self.busy())).refuse(status)
+    @rule(data=st.data(), status=st.sampled_from([500, 503]), retry_after_s=st.sampled_from([None, 1.0]))
+    def fail(self, data: st.DataObject, status: int, retry_after_s: float | None) -> None:
+        data.draw(st.sampled_from(self.busy())).refuse(status, retry_after_s)
 
     @rule(data=st.data())
     def lose(self, data: st.DataObject) -> None:
@@ -96,9 +96,20 @@ class Dispatching(RuleBasedStateMachine):
         lost.lose()
         self.dispatcher.wake()
 
-    @rule(seconds=st.sampled_from([1.0, 10.0, 100.0]))
+    @rule(seconds=st.sampled_from([0.01, 1.0, 10.0, 100.0]))
     def pass_time(self, seconds: float) -> None:
         self.clock.now_s += seconds
+
+    @rule()
+    def hedge(self) -> None:
+        self.dispatcher._hedge_late()
+
+    @rule()
+    def sweep(self) -> None:
+        self.dispatcher._sweep()
+        for at, connection in enumerate(self.pool.connections):
+            if not connection.alive:
+                self.pool.connections[at] = FakeConnection(FakeReplica())
 
     @rule(reachable=st.booleans())
     def reach(self, reachable: bool) -> None:
@@ -132,7 +143,7 @@ class Dispatching(RuleBasedStateMachine):
         self.dispatcher.wake()
         for _ in range(4 * len(self.callers) + 4):
             self.loop.run_until_complete(turns())
-            for connection in self.busy():
+            for connection in [*self.busy()]:
                 if any(value < 0 for value in connection.sent[-1]):
                     connection.refuse(400)
                 else:

@@ -2,16 +2,18 @@
 
 import asyncio
 import struct
+from collections.abc import Collection, Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.manifest import Input
-from feature_store import RegisteredView
+from feature_store import NearCache, RegisteredView
 from feature_store.dtypes import Dtype
 from feature_store.row_layout import Column, place_columns
 from gateway import feature_rows
 from gateway.errors import GatewayError, TooManyInstances
+from gateway.feature_ladder import FeatureLadder
 from gateway.feature_plan import FeaturePlan, plan_features
 from gateway.feature_rows import FeatureAssembler, ModelRows
 from gateway.predict_request import Instance, PredictRequest
@@ -43,9 +45,13 @@ class Store:
     def __init__(self, kept: dict[bytes, bytes]) -> None:
         self._kept = kept
 
-    async def fetch(self, keys: list[bytes]) -> list[bytes | None]:
+    async def fetch(self, keys: Sequence[bytes], remember: Collection[bytes] = ()) -> list[bytes | None]:
         assert len(set(keys)) == len(keys), "a key is read once"
         return [self._kept.get(key) for key in keys]
+
+
+def assembler_of(kept: dict[bytes, bytes]) -> FeatureAssembler:
+    return FeatureAssembler(FeatureLadder(Store(kept), NearCache(), lambda: 0.0), lambda: NOW_US)
 
 
 def stored(missing: set[str], old: set[str]) -> dict[bytes, bytes]:
@@ -90,7 +96,7 @@ FEATURES = st.fixed_dictionaries({}, optional={"hour": VALUES, "user:age": VALUE
 )
 def test_each_row_of_many_is_the_one_that_its_instance_has_alone(shared, instances, features, missing, old, fails):
     made = plan(*features, fails=fails)
-    assembler = FeatureAssembler(Store(stored(missing, old)), lambda: NOW_US)
+    assembler = assembler_of(stored(missing, old))
     alone = [
         outcome(
             assembler, made, PredictRequest(entities={**shared[0], **i.entities}, features={**shared[1], **i.features})
@@ -111,7 +117,7 @@ def test_each_row_of_many_is_the_one_that_its_instance_has_alone(shared, instanc
 
 def test_a_feature_that_the_request_replaces_is_replaced_in_its_own_row_only():
     made = plan("user:age", "item:price", "user:spent", fails=False)
-    assembler = FeatureAssembler(Store(stored(set(), set())), lambda: NOW_US)
+    assembler = assembler_of(stored(set(), set()))
     user_and_item = {"user": "u1", "item": "i1"}
     many = [Instance(entities={}, features={"user:age": 40.0}), Instance()]
     rows = outcome(assembler, made, PredictRequest(instances=many, entities=user_and_item))
@@ -122,7 +128,7 @@ def test_a_feature_that_the_request_replaces_is_replaced_in_its_own_row_only():
 def test_rows_that_share_a_long_text_are_bounded_before_they_are_joined(monkeypatch):
     monkeypatch.setattr(feature_rows, "ROWS_BYTES_MAX", 1_000)
     text = plan_features((Input("t", "BYTES", (-1,), ("request:word",)),), VIEWS, {}, [])
-    assembler = FeatureAssembler(Store({}), lambda: NOW_US)
+    assembler = assembler_of({})
     shared = {"word": "x" * 96}  # and 4 bytes that say how long it is
     fits = outcome(assembler, text, PredictRequest(instances=[Instance()] * 10, features=shared))
     assert isinstance(fits, ModelRows)

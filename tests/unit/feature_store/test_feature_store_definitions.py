@@ -106,3 +106,43 @@ def test_the_json_schema_accepts_a_good_file_and_refuses_an_unknown_key():
     document["feature_views"]["patient_mean"]["ttl"] = 3
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, schema)
+
+
+NEAR_CACHED = GOOD.replace(
+    "max_age: 30d\n", "max_age: 30d\n    near_cache: {max_age: 500ms, stale_if_unavailable: 10m}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("declared", "max_age_us", "stale_us"),
+    [
+        ("{max_age: 500ms, stale_if_unavailable: 10m}", 500_000, 600_000_000),
+        ("{max_age: 2s}", 2_000_000, 0),
+        ("{stale_if_unavailable: 7d}", 0, 7 * 86_400 * 1_000_000),
+    ],
+)
+def test_a_near_cache_has_ages_in_microseconds_and_is_off_where_none_is_declared(
+    tmp_path, declared, max_age_us, stale_us
+):
+    text = NEAR_CACHED.replace("{max_age: 500ms, stale_if_unavailable: 10m}", declared)
+    policy = read_feature_views(written(tmp_path, text))["patient_mean"].near_cache_policy
+    assert (policy.max_age_us, policy.stale_if_unavailable_us) == (max_age_us, stale_us)
+    assert not read_feature_views(written(tmp_path, GOOD))["patient_mean"].near_cache_policy
+
+
+@pytest.mark.parametrize(
+    ("declared", "problem"),
+    [
+        ("{}", "give max_age, stale_if_unavailable or both"),
+        ("{max_age: 500}", "max_age"),
+        ("{max_age: 0s}", "max_age"),
+        ("{max_age: 500us}", "max_age"),
+        ("{stale_if_unavailable: 8d}", "more than seven days"),
+        ("{max_age: 2m, stale_if_unavailable: 1m}", "shorter than max_age"),
+        ("{max_entries: 5}", "max_entries"),
+    ],
+)
+def test_a_near_cache_that_would_do_nothing_or_too_much_is_refused_with_its_line(tmp_path, declared, problem):
+    fault = refused(tmp_path, NEAR_CACHED.replace("{max_age: 500ms, stale_if_unavailable: 10m}", declared))
+    assert fault.line == 5
+    assert problem in fault.problem

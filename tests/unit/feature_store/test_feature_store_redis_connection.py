@@ -1,74 +1,11 @@
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-import hiredis
 import pytest
 
-from feature_store import FeatureStoreUnavailable, RedisConnection
-from feature_store import redis_connection as limits
-from feature_store.redis_address import parse_redis_url
-from feature_store.redis_connection import pack_command
-
-DEADLINE_S = 10.0
-
-
-class ScriptedRedis:
-    """A server on loopback that keeps what it is told and answers as the test says."""
-
-    def __init__(self) -> None:
-        self.commands: list[list[bytes]] = []
-        self.replies: dict[bytes, bytes | None] = {b"PING": b"+PONG\r\n"}
-        """Reply by verb; None: no answer. A verb that is not here is echoed."""
-        self.connections = 0
-        self._writers: list[asyncio.StreamWriter] = []
-        self._changed = asyncio.Event()
-
-    async def __aenter__(self) -> "ScriptedRedis":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_error: object) -> None:
-        self._server.close()
-        self.hang_up()
-        await self._server.wait_closed()
-        await asyncio.sleep(0)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        self._writers.append(writer)
-        parser = hiredis.Reader()
-        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-            while data := await reader.read(65_536):
-                parser.feed(data)
-                while command := parser.gets():
-                    self.commands.append(command)
-                    reply = self.replies.get(command[0], b"$%d\r\n%b\r\n" % (len(command[-1]), command[-1]))
-                    if reply is not None:
-                        writer.write(reply)
-                self._changed.set()
-        writer.close()
-
-    def hang_up(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-
-    def push(self, data: bytes) -> None:
-        for writer in self._writers:
-            writer.write(data)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            while not condition():
-                self._changed.clear()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), 0.02)
-
-    def url(self, login: str = "", database: str = "") -> str:
-        return f"redis://{login}127.0.0.1:{self.port}{database}"
+from feature_store import FeatureStoreUnavailable, RedisConnection, redis_connection, redis_protocol
+from feature_store.redis_protocol import pack_command
+from tests.unit.feature_store.scripted_redis import DEADLINE_S, ScriptedRedis, played
 
 
 def ask(connection: RedisConnection, *command: bytes) -> asyncio.Future[Any]:
@@ -82,14 +19,6 @@ def ask(connection: RedisConnection, *command: bytes) -> asyncio.Future[Any]:
 
     connection.send(pack_command(*command), on_reply)
     return answer
-
-
-def played(scene: Callable[[ScriptedRedis], Awaitable[None]]) -> None:
-    async def play() -> None:
-        async with asyncio.timeout(DEADLINE_S), ScriptedRedis() as server:
-            await scene(server)
-
-    asyncio.run(play())
 
 
 def test_replies_come_back_in_the_order_of_the_commands():
@@ -119,21 +48,103 @@ def test_it_logs_in_selects_and_asks_whether_redis_is_ready():
     ("verb", "reply"),
     [
         (b"AUTH", b"-WRONGPASS invalid username-password pair\r\n"),
-        (b"PING", b"-LOADING Redis is loading the dataset in memory\r\n"),
-        (b"PING", b"-NOAUTH Authentication required.\r\n"),
+        (b"PING", b"-NOAUTH Authentication required\r\n"),
+        (b"PING", b"-NOPERM this user has no permissions to run the 'ping' command\r\n"),
     ],
 )
-def test_a_refused_login_is_told_with_redis_own_text_and_never_the_password(verb, reply):
+def test_a_refused_login_is_told_with_redis_own_text_and_what_to_do_and_never_the_password(verb, reply, monkeypatch):
+    monkeypatch.setattr(redis_connection, "LOGIN_RETRY_DELAY_S", 0.05)
+
     async def scene(server: ScriptedRedis) -> None:
         server.replies[verb] = reply
         connection = RedisConnection(server.url(":hush@"))
         await connection.start()
         with pytest.raises(FeatureStoreUnavailable) as caught:
             connection.send(b"", lambda _reply, _fault: None)
-        assert caught.value.reason == reply[1:-2].decode()
+        assert caught.value.reason.startswith(reply[1:-2].decode() + " (")
         assert "hush" not in str(caught.value)
         del server.replies[verb]
         await server.until(lambda: connection.connected)
+        await connection.close()
+
+    played(scene)
+
+
+def test_a_login_that_was_refused_is_tried_again_slowly(monkeypatch):
+    waited: list[float] = []
+
+    async def paused(delay_s: float) -> float:
+        waited.append(delay_s)
+        await asyncio.sleep(0 if len(waited) < 3 else DEADLINE_S)
+        return delay_s
+
+    monkeypatch.setattr(redis_connection, "_paused", paused)
+
+    async def scene(server: ScriptedRedis) -> None:
+        server.replies[b"AUTH"] = b"-WRONGPASS invalid username-password pair\r\n"
+        connection = RedisConnection(server.url(":hush@"))
+        await connection.start()
+        await server.until(lambda: len(waited) == 3)
+        assert waited == [redis_connection.LOGIN_RETRY_DELAY_S] * 3
+        await connection.close()
+
+    played(scene)
+
+
+def test_while_redis_loads_its_data_the_connection_is_kept_and_says_so_and_serves_as_soon_as_it_can():
+    async def scene(server: ScriptedRedis) -> None:
+        server.replies[b"PING"] = b"-LOADING Redis is loading the dataset in memory\r\n"
+        connection = RedisConnection(server.url())
+        await connection.start()
+        assert not connection.connected
+        with pytest.raises(FeatureStoreUnavailable, match="LOADING Redis is loading") as caught:
+            connection.read([b"k"], lambda _rows, _fault: None)
+        assert "by itself" in caught.value.reason
+        server.replies[b"PING"] = b"+PONG\r\n"
+        await server.until(lambda: connection.connected)
+        assert server.connections == 1
+        await connection.close()
+
+    played(scene)
+
+
+def test_a_server_that_lets_everyone_in_and_out_again_is_not_hammered():
+    async def scene(server: ScriptedRedis) -> None:
+        connection = RedisConnection(server.url())
+        await connection.start()
+        began_s = asyncio.get_running_loop().time()
+        for count in range(2, 5):
+            server.hang_up()
+            await server.until(lambda count=count: server.connections == count and connection.connected)
+        least_s = sum(redis_connection.RECONNECT_DELAY_MIN_S * 2**n / 2 for n in range(3))
+        assert asyncio.get_running_loop().time() - began_s >= least_s
+        await connection.close()
+
+    played(scene)
+
+
+@pytest.mark.parametrize(
+    ("reply", "rows"),
+    [
+        (b"*2\r\n$1\r\nx\r\n$-1\r\n", [b"x", None]),
+        (b"+OK\r\n", None),
+        (b"*1\r\n$1\r\nx\r\n", None),
+        (b"*2\r\n:1\r\n:2\r\n", None),
+        (b"*2\r\n$1\r\nx\r\n-ERR no\r\n", None),
+    ],
+)
+def test_a_read_gives_a_row_or_none_for_each_key_and_takes_nothing_else_for_an_answer(reply, rows):
+    async def scene(server: ScriptedRedis) -> None:
+        server.replies[b"MGET"] = reply
+        connection = RedisConnection(server.url())
+        await connection.start()
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        connection.read([b"a", b"b"], lambda *answer: answered.set_result(answer))
+        assert not answered.done()
+        got, fault = await answered
+        assert server.commands[-1] == [b"MGET", b"a", b"b"]
+        assert got == rows
+        assert (fault is None) == (rows is not None)
         await connection.close()
 
     played(scene)
@@ -148,7 +159,7 @@ def test_an_error_reply_fails_its_own_command_and_the_connection_stays(text):
         refused, fine = ask(connection, b"MGET", b"k"), ask(connection, b"ECHO", b"x")
         with pytest.raises(FeatureStoreUnavailable) as caught:
             await refused
-        assert caught.value.reason == text
+        assert caught.value.reason.startswith(text + " (")
         assert await fine == b"x"
         assert connection.connected
         await connection.close()
@@ -220,7 +231,7 @@ def test_bytes_that_answer_nothing_drop_the_connection(data, says):
 
 
 def test_an_endless_reply_is_cut_off(monkeypatch):
-    monkeypatch.setattr(limits, "REPLY_BYTES_MAX", 10_000)
+    monkeypatch.setattr(redis_protocol, "REPLY_BYTES_MAX", 10_000)
 
     async def scene(server: ScriptedRedis) -> None:
         server.replies[b"MGET"] = b"*1\r\n$99999999\r\n" + b"x" * 20_000
@@ -234,7 +245,7 @@ def test_an_endless_reply_is_cut_off(monkeypatch):
 
 
 def test_many_replies_may_together_be_longer_than_one_may_be(monkeypatch):
-    monkeypatch.setattr(limits, "REPLY_BYTES_MAX", 1_000)
+    monkeypatch.setattr(redis_protocol, "REPLY_BYTES_MAX", 1_000)
 
     async def scene(server: ScriptedRedis) -> None:
         connection = RedisConnection(server.url())
@@ -247,7 +258,7 @@ def test_many_replies_may_together_be_longer_than_one_may_be(monkeypatch):
 
 
 def test_more_bytes_in_flight_than_the_limit_are_refused(monkeypatch):
-    monkeypatch.setattr(limits, "BYTES_IN_FLIGHT_MAX", 200)
+    monkeypatch.setattr(redis_protocol, "BYTES_IN_FLIGHT_MAX", 200)
 
     async def scene(server: ScriptedRedis) -> None:
         connection = RedisConnection(server.url())
@@ -276,45 +287,3 @@ def test_closing_fails_what_waits_and_a_closed_connection_can_be_started_again()
         await connection.close()
 
     played(scene)
-
-
-def test_urls_are_taken_apart():
-    tcp = parse_redis_url("rediss://me:p%2Fw@cache.example:7000/2?ssl_ca_certs=/ca.pem")
-    assert (tcp.host, tcp.port, tcp.tls, tcp.username, tcp.password, tcp.database, tcp.ca_file) == (
-        "cache.example",
-        7000,
-        True,
-        "me",
-        "p/w",
-        2,
-        "/ca.pem",
-    )
-    local = parse_redis_url("unix://:pw@/run/my%20redis.sock?db=4")
-    assert (local.path, local.password, local.database, str(local)) == (
-        "/run/my redis.sock",
-        "pw",
-        4,
-        "unix:///run/my redis.sock",
-    )
-    assert str(parse_redis_url("redis://")) == "redis://localhost:6379"
-    assert "pw" not in repr(local)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "localhost:6379",
-        "http://localhost",
-        "unix://",
-        "redis://h:99999",
-        "redis://h:x",
-        "redis://h/one",
-        "redis://h/-1",
-        "redis://h/65536",
-        "redis://h?sslcert=1",
-    ],
-)
-def test_what_is_no_redis_url_is_refused(url):
-    with pytest.raises(ValueError, match="Redis URL"):
-        parse_redis_url(url)

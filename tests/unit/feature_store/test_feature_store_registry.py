@@ -3,7 +3,7 @@ import pytest
 
 from feature_store.dtypes import Dtype
 from feature_store.errors import CorruptRegistry
-from feature_store.feature_views import Feature, FeatureView
+from feature_store.feature_views import Feature, FeatureView, NearCache
 from feature_store.registered_view import RegisteredView
 from feature_store.registry import parse_view
 from feature_store.row_layout import SCHEMA_ID_MAX, Column
@@ -66,6 +66,9 @@ def test_a_registered_view_has_every_schema_and_the_defaults():
         ({"defaults": "[]"}, "defaults"),
         ({"defaults": '{"nothing":1}'}, "defaults"),
         ({"defaults": '{"radius":"x"}'}, "defaults"),
+        ({"near_cache": "[]"}, "near_cache"),
+        ({"near_cache": '{"max_age_us":-1}'}, "near_cache"),
+        ({"near_cache": '{"stale_if_unavailable_us":604800000001}'}, "near_cache"),
     ],
 )
 def test_a_hash_that_apply_does_not_write_is_a_corrupt_registry_that_names_the_field(changed, field):
@@ -136,3 +139,14 @@ def test_when_schema_ids_run_out_a_new_feature_is_refused():
 
 def test_a_schema_is_stored_in_few_words():
     assert msgspec.json.encode([Column("a", Dtype.FLOAT32)]) == b'[{"name":"a","dtype":"float32"}]'
+
+
+def test_a_view_registered_before_near_caches_has_none_and_declaring_one_only_grows_the_revision():
+    before = registered(schema__1='[{"name":"radius","dtype":"float32"}]')
+    assert not before.near_cache
+    view = FeatureView(
+        entity="patient", max_age="30d", features=[RADIUS], near_cache=NearCache(stale_if_unavailable="10m")
+    )
+    change = plan_change("v", view, before)
+    assert (change.kind, change.schema_id, change.revision) == ("changed", 1, before.revision + 1)
+    assert change.details == ("near_cache off → 0 ms, 600000 ms if unavailable",)

@@ -11,6 +11,7 @@ import numpy as np
 
 from contracts.inference import InferenceResponse, decode_request, encode_response, tensor_of
 from contracts.manifest import Artifact, Input, Manifest, Output
+from gateway.dispatch.dispatch_rules import DispatchRules
 from gateway.dispatch.worker_connection import ConnectionLost, WorkerAnswer
 from gateway.model_signature import ModelSignature, signature_of
 
@@ -68,6 +69,7 @@ class FakeReplica:
     url: str = "http://worker:1"
     host_header: bytes = b"worker:1"
     outstanding_rows: int = 0
+    silent_since_s: float | None = None
 
 
 @dataclass(eq=False)
@@ -96,6 +98,9 @@ class FakeConnection:
     def abort(self, reason: str) -> None:
         self.lose(reason)
 
+    def give_up(self, reason: str) -> None:
+        self.lose(reason)
+
     def lose(self, reason: str = "reset") -> None:
         """End the connection; what is under way is lost."""
         self.alive = False
@@ -105,9 +110,9 @@ class FakeConnection:
         """Answer what was sent last: its own first column, unless scores are given."""
         self._report(echo(self.sent[-1] if scores is None else scores))
 
-    def refuse(self, status: int) -> None:
+    def refuse(self, status: int, retry_after_s: float | None = None) -> None:
         """Answer with an error."""
-        self._report(WorkerAnswer(status, None, b'{"error": "no"}'))
+        self._report(WorkerAnswer(status, None, b'{"error": "no"}', retry_after_s))
 
     def _report(self, answer: WorkerAnswer | ConnectionLost) -> None:
         on_answer, self.on_answer = self.on_answer, None
@@ -116,14 +121,36 @@ class FakeConnection:
 
 
 class FakePool:
-    """A pool of a few connections to one replica each."""
+    """A pool of a few connections to one replica each. `noted`: what it was told of its replicas, in order."""
 
-    def __init__(self, connections: int = 1) -> None:
+    def __init__(self, connections: int = 1, rules: DispatchRules | None = None) -> None:
         self.connections = [FakeConnection(FakeReplica()) for _ in range(connections)]
         self.reachable = True
+        self.has_peers = connections > 1
+        self.rules = rules or DispatchRules()
+        self.noted: list[tuple[str, FakeReplica]] = []
 
-    def pick(self) -> tuple[FakeReplica, FakeConnection] | None:
-        return next(((c.replica, c) for c in self.connections if c.idle), None)
+    def pick(self, but: FakeReplica | None = None) -> tuple[FakeReplica, FakeConnection] | None:
+        idle = [c for c in self.connections if c.idle]
+        chosen = next(
+            (c for c in idle if c.replica is not but), idle[0] if idle and len(self.connections) == 1 else None
+        )
+        return None if chosen is None else (chosen.replica, chosen)
+
+    def has_other(self, replica: FakeReplica) -> bool:
+        return any(c.replica is not replica for c in self.connections)
+
+    def succeeded(self, replica: FakeReplica, latency_s: float, now_s: float) -> None:
+        self.noted.append(("succeeded", replica))
+
+    def failed(self, replica: FakeReplica, now_s: float) -> None:
+        self.noted.append(("failed", replica))
+
+    def rests(self, replica: FakeReplica, asked_s: float, now_s: float) -> None:
+        self.noted.append((f"rests {asked_s:g}", replica))
+
+    def was_late(self, replica: FakeReplica, now_s: float) -> None:
+        self.noted.append(("was late", replica))
 
 
 def echo(scores: list[float]) -> WorkerAnswer:

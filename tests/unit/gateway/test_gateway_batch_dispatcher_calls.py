@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 
-from gateway.dispatch import batch_dispatcher
-from gateway.dispatch.batch_dispatcher import BatchDispatcher, timeout_for_worker_us
+from gateway.dispatch import row_queue
+from gateway.dispatch.batch import timeout_for_worker_us
+from gateway.dispatch.batch_dispatcher import BatchDispatcher
 from gateway.errors import DeadlineExceeded, Overloaded, WorkerRefused, WorkerUnavailable
 from tests.unit.gateway.gateway_fakes import FakePool, HandClock, in_loop, rows_of, signature_of_echo, turns
 
@@ -216,7 +217,7 @@ async def test_when_the_last_worker_goes_all_who_wait_are_told_and_the_next_is_r
 
 @in_loop
 async def test_more_rows_than_may_wait_are_refused_at_once(monkeypatch):
-    monkeypatch.setattr(batch_dispatcher, "ROWS_WAITING_MAX", 4)
+    monkeypatch.setattr(row_queue, "ROWS_WAITING_MAX", 4)
     bench = Bench()
     bench.submit(-1.0)
     await turns()

@@ -84,7 +84,7 @@ def test_what_is_missing_is_a_default_unless_the_route_says_fail():
     assert [v.fail_when_missing for v in made.views] == [False, True]
     assert made.views[0].degraded_by_status[FeatureStatus.MISSING] == "feature_default:user"
     assert made.views[0].degraded_by_status[FeatureStatus.STALE] == "feature_stale:user"
-    assert made.views[0].degraded_by_status[FeatureStatus.PRESENT] is None
+    assert made.views[0].degraded_by_status[FeatureStatus.PRESENT] == ""
 
 
 def one(datatype: str, *features: str, shape: tuple[int, ...] = (-1,)) -> Input:

@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.experiments_file import read_experiments
+from gateway.configuration.experiments_file import read_experiments
 from gateway.routes_file import read_routes
 from settings import ConfigurationError
 
@@ -46,6 +46,11 @@ def test_a_good_file_is_read_with_its_defaults(tmp_path):
     assert (route.allow_forced_variant, route.allow_missing_unit) == (False, False)
 
 
+def test_a_worker_may_speak_tls(tmp_path):
+    content = GOOD.replace("http://a.example:1", "https://a.example:1")
+    assert read_routes(written(tmp_path, content)).models["churn"].versions["2"].workers[0] == "https://a.example:1"
+
+
 WRONG = {
     "a default version that is none": ('default_version: "1"', 'default_version: "9"', 5, "not one of `versions`"),
     "a fallback version that is none": ('{version: "1", value: 0.5}', '{version: "9"}', 12, "not one of `versions`"),
@@ -55,7 +60,8 @@ WRONG = {
     "an unknown key": ("deadline_ms: 100", "deadline: 100", 4, "deadline"),
     "a worker that is no URL": ("http://a.example:1", "a.example:1", 10, "http://host:port"),
     "a worker without a port": ("http://a.example:1", "http://a.example", 10, "http://host:port"),
-    "a worker over TLS": ("http://a.example:1", "https://a.example:1", 10, "http://host:port"),
+    "a worker of another scheme": ("http://a.example:1", "grpc://a.example:1", 10, "http://host:port"),
+    "a worker at port 0": ("http://a.example:1", "http://a.example:0", 10, "http://host:port"),
     "a worker with a path": ("http://a.example:1", "http://a.example:1/v2", 10, "http://host:port"),
     "a worker whose port is none": ("http://a.example:1", "http://a.example:99999", 10, "http://host:port"),
     "a worker with a password": ("http://a.example:1", "http://u:p@a.example:1", 10, "http://host:port"),
@@ -91,7 +97,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 
 def test_experiments_are_read_from_a_file_or_a_directory_in_the_order_of_their_names(tmp_path):
-    routes = read_routes(written(tmp_path, GOOD))
+    routes = read_routes(written(tmp_path, GOOD)).models
     second = EXPERIMENT.replace("first", "before").replace("state: running", "state: draft")
     folder = tmp_path / "experiments"
     folder.mkdir()
@@ -116,15 +122,22 @@ WRONG_EXPERIMENTS = {
 @pytest.mark.parametrize("claim", WRONG_EXPERIMENTS)
 def test_a_wrong_experiment_is_refused_with_its_line(tmp_path, claim):
     old, new, line, expected = WRONG_EXPERIMENTS[claim]
-    routes = read_routes(written(tmp_path, GOOD))
+    routes = read_routes(written(tmp_path, GOOD)).models
     path = written(tmp_path, EXPERIMENT.replace(old, new, 1), "experiments.yaml")
     with pytest.raises(ConfigurationError, match=expected) as refused:
         read_experiments(path, routes)
     assert (refused.value.path, refused.value.line) == (path, line), str(refused.value)
 
 
+@pytest.mark.parametrize("state", ["draft", "paused", "concluded"])
+def test_an_experiment_that_is_not_running_may_name_a_version_that_is_not_routed(tmp_path, state):
+    routes = read_routes(written(tmp_path, GOOD)).models
+    content = EXPERIMENT.replace('version: "2"', 'version: "3"').replace("running", state)
+    assert len(read_experiments(written(tmp_path, content, "experiments.yaml"), routes)["churn"]) == 1
+
+
 def test_two_experiments_that_overlap_are_refused(tmp_path):
-    routes = read_routes(written(tmp_path, GOOD))
+    routes = read_routes(written(tmp_path, GOOD)).models
     path = written(tmp_path, f"{EXPERIMENT}---\n{EXPERIMENT.replace('first', 'second')}", "experiments.yaml")
     with pytest.raises(ConfigurationError, match="overlap"):
         read_experiments(path, routes)
@@ -132,4 +145,4 @@ def test_two_experiments_that_overlap_are_refused(tmp_path):
 
 def test_an_experiments_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        read_experiments(tmp_path / "nothing.yaml", read_routes(written(tmp_path, GOOD)))
+        read_experiments(tmp_path / "nothing.yaml", read_routes(written(tmp_path, GOOD)).models)

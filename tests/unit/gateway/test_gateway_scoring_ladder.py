@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.dispatch.batch_dispatcher import Scores
+from gateway.dispatch.batch import Scores
 from gateway.errors import (
     DeadlineExceeded,
     FeaturesUnavailable,
@@ -22,6 +22,7 @@ from gateway.scoring_ladder import ScoringLadder
 from gateway.served_models import ServedModel
 from tests.unit.gateway.gateway_fakes import in_loop
 
+PATIENCE_S = 0.05
 REQUEST = msgspec.convert({"instances": [{}, {}]}, PredictRequest)
 
 
@@ -57,6 +58,7 @@ class Version:
     plan: Any = None
     output_names: tuple[str, ...] = ("y",)
     asked: int = field(default=0)
+    wait_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.planned = self
@@ -64,6 +66,13 @@ class Version:
     @property
     def dispatcher(self) -> "Version":
         return self
+
+    @property
+    def rows_waiting(self) -> int:
+        return int(self.wait_s > 0)
+
+    def expected_wait_s(self) -> float:
+        return self.wait_s
 
     async def submit(self, inputs: Any, rows: int, expires_at: float, row_shapes: Any) -> Scores:
         self.asked += 1
@@ -79,7 +88,7 @@ def model_of(one: Version, two: Version, **fallback: Any) -> ServedModel:
 
 
 async def score(model: ServedModel, version: str, source: Source | None = None, *, exactly: bool = False) -> Any:
-    return await ScoringLadder().score(model, version, source or Source(), 1.0, exactly=exactly)
+    return await ScoringLadder().score(model, version, source or Source(), 1.0, PATIENCE_S, exactly=exactly)
 
 
 @in_loop
@@ -95,6 +104,16 @@ async def test_where_it_cannot_the_default_version_answers_and_the_fault_is_kept
     assert scored.outputs == [[1, 1]]
     assert scored.degraded == ("variant_fallback", "feature_stale:view")
     assert scored.error_code == fault.code
+
+
+@in_loop
+async def test_a_version_whose_queue_is_longer_than_the_request_can_wait_is_not_asked():
+    one, two = Version(1), Version(2, wait_s=PATIENCE_S + 0.01)
+    scored = await score(model_of(one, two), "2")
+    assert (scored.outputs, scored.error_code) == ([[1, 1]], "overloaded")
+    assert two.asked == 0
+    two.wait_s = PATIENCE_S - 0.01
+    assert (await score(model_of(one, two), "2")).outputs == [[2, 2]]
 
 
 @in_loop

@@ -3,7 +3,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from gateway.clock import monotonic
 from gateway.dispatch import worker_connection
+from gateway.dispatch.worker_address import address_of
 from gateway.dispatch.worker_connection import ConnectionLost, WorkerAnswer, WorkerConnection
 from gateway.dispatch.worker_pool import WorkerPool
 from tests.unit.gateway.gateway_fakes import in_loop, turns
@@ -226,7 +228,7 @@ async def test_aborting_tells_the_exchange_under_way_once():
 @in_loop
 async def test_a_pool_connects_tells_of_it_and_replaces_what_was_lost():
     async with Worker(answering(ANSWER)) as worker:
-        pool = WorkerPool((f"http://127.0.0.1:{worker.port}",))
+        pool = WorkerPool((address_of(f"http://127.0.0.1:{worker.port}"),), monotonic)
         changed = asyncio.Event()
         pool.on_change = changed.set
         assert not pool.reachable
@@ -248,7 +250,7 @@ async def test_a_pool_connects_tells_of_it_and_replaces_what_was_lost():
 async def test_a_pool_whose_worker_listens_nowhere_says_so():
     async with Worker(answering(ANSWER)) as worker:
         port = worker.port
-    pool = WorkerPool((f"http://127.0.0.1:{port}",))
+    pool = WorkerPool((address_of(f"http://127.0.0.1:{port}"),), monotonic)
     changed = asyncio.Event()
     pool.on_change = changed.set
     pool.start()
@@ -261,7 +263,7 @@ async def test_a_pool_whose_worker_listens_nowhere_says_so():
 @in_loop
 async def test_a_pool_picks_the_replica_with_the_fewest_outstanding_rows():
     async with Worker(answering(ANSWER)) as one, Worker(answering(ANSWER)) as other:
-        pool = WorkerPool(tuple(f"http://127.0.0.1:{worker.port}" for worker in (one, other)))
+        pool = WorkerPool(tuple(address_of(f"http://127.0.0.1:{w.port}") for w in (one, other)), monotonic)
         pool.start()
         for _ in range(1_000):
             if all(replica.connections for replica in pool.replicas):

@@ -45,12 +45,14 @@ def test_the_kustomization_tags_exactly_the_images_that_run_with_this_release():
 
 
 @on_every_workload
-def test_every_claim_config_map_and_account_that_a_pod_names_is_defined(workload):
+def test_every_claim_config_map_secret_and_account_that_a_pod_names_is_defined(workload):
     for volume in workload.pod["volumes"]:
         if "persistentVolumeClaim" in volume:
             assert volume["persistentVolumeClaim"]["claimName"] in names("PersistentVolumeClaim")
         elif "configMap" in volume:
             assert volume["configMap"]["name"] in {g["name"] for g in KUSTOMIZATION["configMapGenerator"]}
+        elif "secret" in volume:
+            assert f"create secret generic {volume['secret']['secretName']} --from-file=" in GUIDE.read_text()
         else:
             assert "emptyDir" in volume
     assert workload.pod["serviceAccountName"] in names("ServiceAccount")

@@ -130,3 +130,33 @@ def test_models_given_by_flag_replace_those_of_the_variable(capsys, small_reposi
     assert (code, "'a'" in said) == (2, True)
     code, said = refused(capsys, "--repository", small_repository, "--model", "c", "--model", "d")
     assert (code, "'c'" in said) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--tls-cert", "c.pem"), "--tls-cert and --tls-key go together"),
+        (("--tls-client-ca", "ca.pem"), "--tls-client-ca goes with --tls-cert and --tls-key"),
+        (("--tls-cert", "c.pem", "--tls-key", "k.pem", "--grpc-port", "8092"), "there is no TLS over gRPC here"),
+    ],
+)
+def test_tls_that_is_half_given_or_not_there_is_bad_usage(capsys, small_repository, flags, said):
+    code, last = refused(capsys, "--repository", small_repository, *flags)
+    assert code == 2
+    assert said in last
+
+
+def test_a_certificate_that_is_not_there_is_named(capsys, small_repository, tmp_path):
+    missing = str(tmp_path / "none.pem")
+    code, last = refused(
+        capsys,
+        "--repository",
+        small_repository,
+        "--port",
+        str(free_port()),
+        "--tls-cert",
+        missing,
+        "--tls-key",
+        missing,
+    )
+    assert (code, last) == (2, f"sekisho-worker: error: {missing}:1: cannot be read: No such file or directory")

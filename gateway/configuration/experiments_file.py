@@ -1,12 +1,13 @@
 """Experiments from YAML: one file, or a directory of them, each document one experiment."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from experiments import Experiment, ExperimentError, State, parse_experiment
 from experiments.definition import NOT_ACTED_ON, refuse_conflicts
-from gateway.routes_file import RoutesFile
+from gateway.routes_file import ModelRoute
 from settings.yaml_file import ConfigurationError, line_of, read_yaml_documents
 
 FILES_MAX: Final = 1_000
@@ -14,19 +15,24 @@ FILES_MAX: Final = 1_000
 logger = logging.getLogger(__name__)
 
 
-def read_experiments(path: Path | None, routes: RoutesFile) -> dict[str, tuple[Experiment, ...]]:
-    """Read the experiments of each model, running or not, in the order of their names.
-
-    Raises ConfigurationError with file and line: for a wrong document, a conflict between two, a model or version that
-    the routes do not have.
-    """
+def experiment_files(path: Path | None) -> list[Path]:
+    """List the files that experiments are read from. Raises ConfigurationError where they are too many."""
     if path is None:
-        return {}
+        return []
     files = sorted([*path.glob("*.yaml"), *path.glob("*.yml")]) if path.is_dir() else [path]
     if len(files) > FILES_MAX:
         raise ConfigurationError(path, 1, f"{len(files)} files; at most {FILES_MAX} are read")
+    return files
+
+
+def read_experiments(path: Path | None, routes: Mapping[str, ModelRoute]) -> dict[str, tuple[Experiment, ...]]:
+    """Read the experiments of each model, running or not, in the order of their names.
+
+    Raises ConfigurationError with file and line: for a wrong document, a conflict between two, a model that the routes
+    do not have, or a version, where the experiment is running.
+    """
     found: list[Experiment] = []
-    for file in files:
+    for file in experiment_files(path):
         for index, document in enumerate(read_yaml_documents(file, dict[str, Any])):
             try:
                 experiment = parse_experiment(document)
@@ -48,14 +54,16 @@ def read_experiments(path: Path | None, routes: RoutesFile) -> dict[str, tuple[E
     return by_model
 
 
-def _check_route(experiment: Experiment, routes: RoutesFile) -> None:
-    route = routes.models.get(experiment.model)
+def _check_route(experiment: Experiment, routes: Mapping[str, ModelRoute]) -> None:
+    route = routes.get(experiment.model)
     if route is None:
-        raise ExperimentError("model", f"{experiment.model!r} has no route; there are: {', '.join(routes.models)}")
+        raise ExperimentError("model", f"{experiment.model!r} has no route; there are: {', '.join(routes)}")
     if route.unit is not None and route.unit != experiment.unit:
         raise ExperimentError(
             "unit", f"the route of {experiment.model!r} splits by {route.unit!r}, not {experiment.unit!r}"
         )
+    if experiment.state is not State.RUNNING:
+        return  # a draft may be of a version that is still to come, a concluded one of a version that is gone
     for index, variant in enumerate(experiment.variants):
         if variant.version not in route.versions:
             known = ", ".join(route.versions)

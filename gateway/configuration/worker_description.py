@@ -12,7 +12,7 @@ from gateway.dispatch.worker_pool import WorkerPool
 from gateway.model_signature import ModelSignature, signature_of
 from gateway.routes_file import BATCH_ROWS_DEFAULT, VersionRoute
 
-ANSWER_TIMEOUT_S: Final = 2.0
+ANSWER_TIMEOUT_S: Final = 1.0
 BINARY_EXTENSIONS: Final = frozenset({"binary_tensor_data", "binary_data"})
 """What servers call the binary tensor extension; Triton the first, the specification's page the second."""
 
@@ -106,8 +106,11 @@ async def _ask(pool: WorkerPool, path: str) -> WorkerAnswer:
         raise NotDescribed("none of its workers can be reached")
     replica, connection = chosen
     answered: asyncio.Future[WorkerAnswer | ConnectionLost] = asyncio.get_running_loop().create_future()
-    request = f"GET {path} HTTP/1.1\r\nhost: {replica.host}:{replica.port}\r\naccept: application/json\r\n\r\n"
-    connection.exchange([request.encode()], lambda answer: None if answered.done() else answered.set_result(answer))
+    request = b"GET %b HTTP/1.1\r\nhost: %b\r\naccept: application/json\r\n\r\n"
+    connection.exchange(
+        [request % (path.encode(), replica.host_header)],
+        lambda answer: None if answered.done() else answered.set_result(answer),
+    )
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             answer = await answered

@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from redis import exceptions as redis_errors
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import ExponentialWithJitterBackoff
 
 from feature_store.errors import FeatureStoreUnavailable
 from feature_store.redis_address import ClusterAddress, RedisAddress, SentinelAddress, endpoint, parse_redis_url
@@ -17,6 +19,11 @@ from feature_store.redis_sentinel import SENTINEL_TIMEOUT_S
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 30.0
 """For one round trip; a bulk load's are the longest."""
+
+RETRIES_MAX = 3
+RETRY_DELAY_MIN_S = 0.1
+RETRY_DELAY_MAX_S = 1.0
+"""Of a command that found no connection. A person waits at the other end, or a program that asks again by itself."""
 
 RedisClient = Redis | RedisCluster
 
@@ -90,9 +97,9 @@ async def scan_keys(redis: RedisClient, pattern: bytes, count: int) -> AsyncIter
 class _ClusterClient(RedisCluster):
     """A client of a cluster, which says what is wrong already where it is entered: it looks at the nodes there."""
 
-    async def initialize(self) -> "_ClusterClient":
+    async def __aenter__(self) -> Self:
         with told_as_unavailable(self):
-            await super().initialize()
+            await super().__aenter__()
         return self
 
 
@@ -120,6 +127,7 @@ def _login(address: RedisAddress) -> dict[str, Any]:
         "password": address.password,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "socket_timeout": COMMAND_TIMEOUT_S,
+        "retry": Retry(ExponentialWithJitterBackoff(cap=RETRY_DELAY_MAX_S, base=RETRY_DELAY_MIN_S), RETRIES_MAX),
     }
     if address.tls is not None:
         options |= {
@@ -146,7 +154,10 @@ def _address(redis: RedisClient) -> str:
 
 def _reason(error: Exception) -> str:
     # Of a pipeline's error only what Redis said: redis-py puts the command before it, with the bytes of rows.
-    text = str(error).rpartition("of pipeline caused error: ")[2] or type(error).__name__
+    packed = error.args and isinstance(error.args[0], tuple)  # as its cluster client does with some
+    text = (
+        str(error.args[0][0] if packed else error).rpartition("of pipeline caused error: ")[2] or type(error).__name__
+    )
     code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
     if isinstance(error, redis_errors.AuthenticationError):
         code = "WRONGPASS" if "invalid" in text else "NOAUTH"

@@ -4,6 +4,7 @@ Each model has a limit of its own, which follows from how long its answers take;
 callers, and not those of another. Above all of them stands the process's own limit.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -11,8 +12,11 @@ from gateway.adaptive_limit import WINDOW_S, AdaptiveLimit
 from gateway.errors import Overloaded
 
 SHARE_BY_PRIORITY: Final = {"critical": 1.0, "default": 0.9, "sheddable": 0.7}
-"""How full the gateway, or a model, may be before a request of that priority is shed: `sheddable` goes first and
-`critical` last."""
+"""How full the gateway may be before a request of that priority is shed: `sheddable` goes first and `critical` last."""
+
+SHARE_OF_MODEL_BY_PRIORITY: Final = {"critical": 1.5, "default": 1.0, "sheddable": 0.7}
+"""The same of a model's own limit. It is an estimate, which falls from one moment to the next: the critical are let in
+above it, and there is time for them, since latencies are far from the deadline there."""
 
 TICK_S: Final = WINDOW_S
 """How often limits follow what was seen."""
@@ -41,12 +45,12 @@ class ModelAdmission:
     def __init__(self, whole: "Admission", deadline_ms: float) -> None:
         self._whole, self.deadline_ms = whole, deadline_ms
         self._limit = AdaptiveLimit(deadline_ms / 1000, whole.requests_in_flight_max)
-        self._shares = _shares(self._limit.limit)
+        self._shares = _shares(self._limit.limit, SHARE_OF_MODEL_BY_PRIORITY)
         self.in_flight = self._most_in_flight = 0
 
     @property
     def limit(self) -> int:
-        """Requests that may be in flight just now, those of the highest priority included."""
+        """Requests of default priority that may be in flight just now."""
         return self._limit.limit
 
     def check(self, priority: Priority) -> None:
@@ -77,7 +81,7 @@ class ModelAdmission:
         """Set the limit by what was seen since the last time."""
         self._limit.update(now_s, self._most_in_flight)
         self._most_in_flight = self.in_flight
-        self._shares = _shares(self._limit.limit)
+        self._shares = _shares(self._limit.limit, SHARE_OF_MODEL_BY_PRIORITY)
 
 
 class Admission:
@@ -85,7 +89,7 @@ class Admission:
 
     def __init__(self, requests_in_flight_max: int) -> None:
         self.requests_in_flight_max = requests_in_flight_max
-        self.shares = _shares(requests_in_flight_max)
+        self.shares = _shares(requests_in_flight_max, SHARE_BY_PRIORITY)
         self.in_flight = 0
         self.shed: Shares = dict.fromkeys(Priority, 0)
         self.models: dict[str, ModelAdmission] = {}
@@ -103,5 +107,5 @@ class Admission:
             model.follow(now_s)
 
 
-def _shares(limit: int) -> Shares:
-    return {Priority(priority): max(1, int(limit * share)) for priority, share in SHARE_BY_PRIORITY.items()}
+def _shares(limit: int, share_by_priority: Mapping[str, float]) -> Shares:
+    return {Priority(priority): max(1, int(limit * share)) for priority, share in share_by_priority.items()}

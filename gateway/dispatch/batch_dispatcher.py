@@ -47,6 +47,9 @@ HEDGE_AFTER_S_MIN: Final = 0.001
 HEDGE_AFTER_S_UNKNOWN: Final = 0.05
 """While too few answers have been seen to know what is late."""
 
+URGENT_SHARE: Final = 0.5
+"""Of the time that a batch had when it was sent: after it, a second attempt may take what others wait for."""
+
 UNWANTED_S_MAX: Final = 0.03
 """How long a replica may still take over a batch that others have answered. A healthy one is soon done, and its
 connection is worth keeping; one that is not done by then is cut off, and computes nothing that it has not begun."""
@@ -223,10 +226,12 @@ class BatchDispatcher:
             self._hedging = self._loop.call_later(max(next_s, HEDGE_AFTER_S_MIN), self._hedge_late)
 
     def _hedge(self, batch: Batch, now: float, after_s: float) -> None:
-        # Where rows wait, every batch is late, and a second attempt takes the place of another's first. One that a
-        # silent replica holds is sent again all the same.
+        # Only what a replica that has nothing to do can take: near capacity many batches are late, and a second attempt
+        # takes the place of another's first. What a silent replica has held for half of its time is sent all the same.
         silent_since_s = batch.replica.silent_since_s
-        if self._queue.rows and (silent_since_s is None or now - silent_since_s < after_s):
+        is_silent = silent_since_s is not None and now - silent_since_s >= after_s
+        is_urgent = is_silent and now - batch.sent_at >= URGENT_SHARE * (batch.expires_at - batch.sent_at)
+        if not is_urgent and not self._pool.has_idle_other(batch.replica):
             return
         late = [s for s in batch.submissions if not s.answer.done() and s.copies == 1 and s.expires_at > now]
         if not self._pool.has_other(batch.replica) or not self._affords(len(late), now):

@@ -110,6 +110,10 @@ class WorkerPool:
         """Whether some other replica may be given work."""
         return any(other is not replica and other.reachable for other in self._usable)
 
+    def has_idle_other(self, replica: Replica) -> bool:
+        """Whether some other replica may be given work and has none."""
+        return any(other is not replica and not other.outstanding_rows and other.reachable for other in self._usable)
+
     # What the dispatcher tells -------------------------------------------------------------------------------------
 
     def succeeded(self, replica: Replica, latency_s: float, now_s: float) -> None:

@@ -150,7 +150,7 @@ def ranking_questions(stack: Stack, count: int = 120) -> tuple[Question, ...]:
     experiments = (parse_experiment(read_yaml_documents(stack.directory / "experiments.yaml", dict)[0]),)
     pairs = [(n, n % 40) for n in range(count)]
     whole = stack.stored.rows(pairs)
-    fed = {(): whole}
+    fed: dict[tuple[str, ...], np.ndarray] = {(): whole}
     for views in ((FALLBACKS[0],), (FALLBACKS[1],), FALLBACKS):
         fed[views] = whole.copy()
         if FALLBACKS[0] in views:

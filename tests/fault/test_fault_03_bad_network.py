@@ -45,8 +45,8 @@ OF_REDIS = {
 REFUSES = Fault()
 """Stands for a proxy that ends every connection and takes no new one."""
 
-FAST_EACH = replace(FAST, during_s=0.4, after_s=0.6)
-FULL_EACH = replace(FULL, during_s=4.0, after_s=3.0)
+FAST_EACH = replace(FAST, during_s=0.35, after_s=0.55)
+FULL_EACH = replace(FULL, during_s=3.0, after_s=2.0)
 """There are many of these: they come one after the other, with a time to recover after each."""
 
 
@@ -76,7 +76,7 @@ def one_after_the_other(
     for what, fault in faults.items():
         with running.fault(proxy.accept if fault is REFUSES else proxy.heal):
             proxy.refuse() if fault is REFUSES else proxy.set(fault)
-        running.load.run_for(running.timing.after_s)
+        running.run_after()
         yield running.record(3, f"{peer} {what}")
 
 

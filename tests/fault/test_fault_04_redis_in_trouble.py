@@ -43,7 +43,7 @@ def test_while_redis_is_gone_defaults_stand_in_even_for_a_gateway_that_starts(pa
 
 
 def test_while_redis_refuses_every_read_defaults_stand_in(paired, timing, keep):
-    brief = replace(timing, during_s=timing.during_s / 3, after_s=max(0.6, timing.after_s / 3))
+    brief = replace(timing, during_s=timing.during_s / 3, after_s=max(0.55, timing.after_s / 3))
     records = []
     with (
         FaultProxy(paired.redis_socket) as proxy,
@@ -53,7 +53,7 @@ def test_while_redis_refuses_every_read_defaults_stand_in(paired, timing, keep):
             for code, refusal in REFUSALS.items():
                 with running.fault(proxy.heal):
                     proxy.set(Fault(answer=refuse_each(refusal)))
-                running.load.run_for(brief.after_s)
+                running.run_after()
                 running.wait_until_whole()
                 records.append(running.record(4, f"Redis refuses every read with {code}"))
         running.held.assert_returned(gateway)

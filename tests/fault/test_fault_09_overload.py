@@ -28,7 +28,7 @@ CRITICAL_SHARE_MIN = 0.75
 
 
 def test_a_step_to_three_times_capacity_leaves_goodput_and_critical_callers_as_they_were(paired, timing, keep):
-    seconds = (1.5, 3.0, 3.0) if timing.mode == "fast" else (5.0, 20.0, 15.0)
+    seconds = (1.2, 2.5, 2.5) if timing.mode == "fast" else (4.0, 15.0, 8.0)
     rates = (BELOW, OVER, BELOW)
     # One in ten is critical: three tenths of the capacity during the step.
     questions = paced_questions(paired, priority="critical") + paced_questions(paired) * 9

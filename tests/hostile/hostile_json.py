@@ -48,7 +48,7 @@ def any_value(random: Random) -> Any:
 
 def mutated(random: Random, document: dict[str, Any]) -> dict[str, Any]:
     """Change a copy in one to three places: a value, a key, a list's length."""
-    copy = json.loads(json.dumps(document))
+    copy: dict[str, Any] = json.loads(json.dumps(document))
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         place = _some_container(random, copy)
         if isinstance(place, dict):

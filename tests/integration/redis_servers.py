@@ -1,6 +1,7 @@
 """Real Redis servers of every kind, started by tests: single ones, a cluster, a master with its sentinels, with TLS."""
 
 import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -110,7 +111,7 @@ def cluster_node(directory: Path, *arguments: str, **client: Any) -> RedisServer
     # The default bus port is 10,000 above, which may be no port at all.
     options = ("--cluster-enabled", "yes", "--cluster-config-file", f"nodes-{port}.conf", "--cluster-port", str(bus))
     quick = ("--save", "", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0")
-    options += ("--cluster-require-full-coverage", "no")
+    options += ("--cluster-require-full-coverage", "no", "--cluster-allow-replica-migration", "no")
     server = RedisServer(directory, *options, *quick, *arguments, port=port, **client)
     server.bus_port = bus
     return server
@@ -134,3 +135,65 @@ def end_move(slot: int, source: RedisServer, target: RedisServer) -> None:
     target_id = target.ask("CLUSTER", "MYID").decode()
     for server in (target, source):
         server.ask("CLUSTER", "SETSLOT", slot, "NODE", target_id)
+
+
+def sentinel(directory: Path, master: RedisServer, *lines: str, **client: Any) -> RedisServer:
+    """A sentinel that watches `master` under the name `rows`, alone, and gives it up after half a second."""
+    config = directory / f"sentinel-{master.port}.conf"
+    watched = (
+        f"sentinel monitor rows 127.0.0.1 {master.port} 1",
+        "sentinel down-after-milliseconds rows 500",
+        "sentinel failover-timeout rows 3000",
+        *lines,
+    )
+    config.write_text("\n".join(watched) + "\n", encoding="utf-8")
+    return RedisServer(directory, "--sentinel", config=config, **client)
+
+
+class Certificates:
+    """A certificate authority of its own, with a server's certificate for 127.0.0.1 and a client's."""
+
+    def __init__(self, directory: Path) -> None:
+        program = shutil.which("openssl")
+        if program is None:
+            pytest.skip("there is no openssl on the PATH")
+        self._program, self._directory = program, directory
+        self._run("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=authority", "ca")
+        self._issue("server", "subjectAltName=IP:127.0.0.1")
+        self._issue("client", "extendedKeyUsage=clientAuth,serverAuth")
+
+    def file(self, name: str) -> str:
+        """A file by its name: ca.crt, server.key, client.crt and so on."""
+        return str(self._directory / name)
+
+    @property
+    def server_options(self) -> tuple[str, ...]:
+        """What makes a server speak TLS, and take only clients with a certificate."""
+        files = (("cert", "server.crt"), ("key", "server.key"), ("ca-cert", "ca.crt"))
+        named = [(f"--tls-{option}-file", self.file(name)) for option, name in files]
+        return tuple(part for pair in named for part in pair)
+
+    @property
+    def client_options(self) -> dict[str, Any]:
+        """What makes redis-py speak it."""
+        certificate = {"ssl_certfile": self.file("client.crt"), "ssl_keyfile": self.file("client.key")}
+        return {"ssl": True, "ssl_ca_certs": self.file("ca.crt"), **certificate}
+
+    @property
+    def url_options(self) -> str:
+        """The same, behind a Redis URL."""
+        certificate = f"ssl_certfile={self.file('client.crt')}&ssl_keyfile={self.file('client.key')}"
+        return f"?ssl_ca_certs={self.file('ca.crt')}&{certificate}"
+
+    def _issue(self, name: str, extension: str) -> None:
+        extensions = self._directory / f"{name}.ext"
+        extensions.write_text(extension + "\n", encoding="utf-8")
+        self._run("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", name, suffix="csr")
+        authority = ("-CA", self.file("ca.crt"), "-CAkey", self.file("ca.key"), "-CAcreateserial", "-days", "2")
+        request = ("x509", "-req", "-in", self.file(f"{name}.csr"), *authority, "-extfile", str(extensions))
+        subprocess.run([self._program, *request, "-out", self.file(f"{name}.crt")], check=True, capture_output=True)
+
+    def _run(self, *arguments: str, suffix: str = "crt") -> None:
+        *options, name = arguments
+        files = ("-keyout", self.file(f"{name}.key"), "-out", self.file(f"{name}.{suffix}"))
+        subprocess.run([self._program, *options, *files], check=True, capture_output=True)

@@ -140,6 +140,9 @@ class FakePool:
     def has_other(self, replica: FakeReplica) -> bool:
         return any(c.replica is not replica for c in self.connections)
 
+    def has_idle_other(self, replica: FakeReplica) -> bool:
+        return any(c.replica is not replica and not c.replica.outstanding_rows for c in self.connections)
+
     def succeeded(self, replica: FakeReplica, latency_s: float, now_s: float) -> None:
         self.noted.append(("succeeded", replica))
 

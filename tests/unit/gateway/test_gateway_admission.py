@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.admission import Admission, ModelAdmission, Priority
+from gateway.admission import SHARE_OF_MODEL_BY_PRIORITY, Admission, ModelAdmission, Priority, _shares
 from gateway.errors import Overloaded
 
 
@@ -31,6 +31,17 @@ def test_when_the_gateway_is_full_for_the_sheddable_the_critical_are_still_admit
     assert fill(model, Priority.CRITICAL) == 10
     assert whole.in_flight == model.in_flight == 100
     assert whole.shed == {Priority.SHEDDABLE: 1, Priority.DEFAULT: 1, Priority.CRITICAL: 1}
+
+
+def test_the_critical_are_let_in_above_a_models_own_limit_but_not_above_the_gateways():
+    whole = Admission(1_000)
+    model = whole.of("churn", 100)
+    model._shares = _shares(100, SHARE_OF_MODEL_BY_PRIORITY)
+    assert fill(model, Priority.SHEDDABLE) == 70
+    assert fill(model, Priority.DEFAULT) == 30
+    assert fill(model, Priority.CRITICAL) == 50
+    model._shares = _shares(1_000, SHARE_OF_MODEL_BY_PRIORITY)
+    assert fill(model, Priority.CRITICAL) == 850
 
 
 def test_a_place_given_back_may_be_taken_again():

@@ -106,10 +106,9 @@ async def test_rows_are_hedged_once_only_and_not_before_they_are_late():
 @in_loop
 async def test_a_hedge_that_finds_all_others_busy_goes_before_rows_that_wait():
     bench = Bench()
-    late = bench.submit(1.0)
+    late = bench.submit(1.0, patience_s=HEDGE_AFTER_S_UNKNOWN * 2)
     await turns()
     bench.clock.now_s += HEDGE_AFTER_S_UNKNOWN
-    assert bench[0].replica.silent_since_s is not None
     other = bench.submit(2.0)
     await turns()
     waiting = bench.submit(3.0)
@@ -123,17 +122,37 @@ async def test_a_hedge_that_finds_all_others_busy_goes_before_rows_that_wait():
 
 
 @in_loop
-async def test_while_rows_wait_only_what_a_silent_replica_holds_is_hedged():
-    bench = Bench()
+async def test_a_late_batch_is_hedged_only_where_another_replica_has_nothing_to_do():
+    bench = Bench(connections=3)
     bench.submit(1.0)
     await turns()
-    bench.submit(2.0)
-    await turns()
-    bench.submit(3.0)
-    await turns()
+    for number in (1, 2):
+        bench[number].replica.outstanding_rows = 1
     bench.clock.now_s += HEDGE_AFTER_S_UNKNOWN + 0.001
     bench[0].replica.silent_since_s = bench.clock.now_s - 0.001
     bench.dispatcher._hedge_late()
+    assert bench.dispatcher.hedged == 0
+    bench[2].replica.outstanding_rows = 0
+    bench.dispatcher._hedge_late()
+    assert bench.dispatcher.hedged == 1
+
+
+@in_loop
+async def test_while_all_are_busy_only_what_a_silent_replica_has_held_for_half_of_its_time_is_hedged():
+    bench = Bench()
+    bench.submit(1.0, patience_s=0.2)
+    await turns()
+    bench.submit(2.0, patience_s=0.2)
+    await turns()
+    bench.submit(3.0)
+    await turns()
+    bench.clock.now_s += 0.06
+    bench.dispatcher._hedge_late()
+    assert bench.dispatcher.hedged == 0, "they are late, and have time"
+    bench.clock.now_s += 0.05
+    bench[0].replica.silent_since_s = bench.clock.now_s - 0.001
+    bench.dispatcher._hedge_late()
+    assert bench.dispatcher.hedged == 1
     again = bench.dispatcher._queue.first_again
     assert again is not None
     assert again.inputs == rows_of(2.0), "1.0 is as late, but its replica has answered since"

@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := .venv-peers
 PEERS_INSTALLED := $(PEERS)/.installed
-PACKAGES := gateway model_workers feature_store experiments contracts telemetry settings http_server analysis demo
+PACKAGES := gateway model_workers feature_store experiments contracts telemetry settings http_server analysis experiments_cli demo
 
 .PHONY: help install peers demo test check integration fault bench bench-worker load lock clean
 

@@ -1,16 +1,17 @@
-"""`sekisho-analysis`: offline, over the prediction log: make baseline profiles, and find drift."""
+"""`sekisho-analysis`: offline, over the prediction log: baseline profiles, drift, and assignments recomputed."""
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 
 from analysis import commands
+from analysis.assignment_replay import add_replay_options, replay_assignments
 from analysis.drift_report import Thresholds
 from analysis.errors import AnalysisError
+from analysis.moment import read_moment
 from analysis.profiling import BINS_DEFAULT, BINS_LIMIT, CATEGORIES_MAX_DEFAULT
 from settings import CommandLine
 from settings.command_line import whole_number
@@ -26,7 +27,7 @@ Command = Callable[[argparse.Namespace, Console], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Exit codes: 0 no drift (or done), 1 failed, 2 bad usage, 3 drift."""
+    """Run one command. Exit codes: 0 no drift (or done), 1 failed, 2 bad usage, 3 drift, 5 mismatches."""
     arguments = command_line().parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, highlight=False, emoji=False)
     try:
@@ -45,6 +46,7 @@ def command_line() -> CommandLine:
     added = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_profile(added)
     _add_drift(added)
+    add_replay_options(_command(added, "replay-assignments", replay_assignments))
     return parser
 
 
@@ -75,12 +77,12 @@ def _add_drift(added: "argparse._SubParsersAction[CommandLine]") -> None:
     parser.option("--version", help="rows of this version only", metavar="VERSION")
     baseline_help = "profile to compare with; further ones give the training scores of further versions"
     parser.option("--baseline", help=baseline_help, nargs="+", type=Path, metavar="FILE")
-    parser.option("--reference-from", help="or compare with a window: its first time", type=_moment, metavar="TIME")
-    parser.option("--reference-to", help="the time that ends the reference window", type=_moment, metavar="TIME")
+    parser.option("--reference-from", help="or compare with a window: its first time", type=read_moment, metavar="TIME")
+    parser.option("--reference-to", help="the time that ends the reference window", type=read_moment, metavar="TIME")
     from_help = "first time of the window, RFC 3339 (UTC where it names no zone); the log's first if not given"
-    parser.option("--from", help=from_help, type=_moment, metavar="TIME")
+    parser.option("--from", help=from_help, type=read_moment, metavar="TIME")
     parser.option(
-        "--to", help="the time that ends the window; the log's end if not given", type=_moment, metavar="TIME"
+        "--to", help="the time that ends the window; the log's end if not given", type=read_moment, metavar="TIME"
     )
     parser.option("--by", help="judge the features of each variant alone", choices=("variant",))
     parser.option("--include-shadow", help="count shadow rows too", action="store_true")
@@ -102,15 +104,6 @@ def _command(added: "argparse._SubParsersAction[CommandLine]", name: str, run: C
     parser = added.add_parser(name, help=run.__doc__, description=run.__doc__)
     parser.set_defaults(command=run, error=parser.error)
     return parser
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        problem = f"{text!r} is not a time: write 2026-10-31T09:00:00Z or 2026-10-31"
-        raise argparse.ArgumentTypeError(problem) from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def _psi(text: str) -> float:

@@ -73,12 +73,12 @@ def outcomes_by_variant(
     window = LogWindow(model=model, start=start, end=end)
     root = predictions_root(log_dir)
     prediction_files = tuple(path for part in find_parts(root, window) for path in part.paths)
-    outcome_files = _outcome_files(root.parent / "outcomes" if outcomes_dir is None else outcomes_dir)
+    told_files = outcome_files(root.parent / "outcomes" if outcomes_dir is None else outcomes_dir)
     connection = connect(threads)
     try:
         create_view(connection, "predictions", prediction_files)
-        if outcome_files:
-            create_view(connection, "outcomes", outcome_files)
+        if told_files:
+            create_view(connection, "outcomes", told_files)
         else:
             connection.register("outcomes", OUTCOME_SCHEMA.empty_table())
         expression = _joined(_predictions(prediction_files[0], window), metric)
@@ -122,7 +122,8 @@ def _joined(predictions: ibis.Table, metric: str) -> ibis.Table:
     )
 
 
-def _outcome_files(outcomes_dir: Path) -> tuple[Path, ...]:
+def outcome_files(outcomes_dir: Path) -> tuple[Path, ...]:
+    """Find the outcome log's files. Raises UnreadableFile where there are too many."""
     paths = tuple(sorted(outcomes_dir.glob("date=*/hour=*/*.parquet")))
     if len(paths) > LOG_FILES_MAX:
         raise UnreadableFile(outcomes_dir, f"{len(paths)} files; at most {LOG_FILES_MAX} are read")

@@ -15,6 +15,7 @@ from demo.served_model import MODEL
 from feature_store import EmbeddedRedis
 from settings.child_process import ChildProcess
 from settings.ports import PortTaken, refuse_taken_port
+from settings.yaml_file import read_yaml_documents
 
 READY_TIMEOUT_S: Final = 60.0
 POLL_S: Final = 0.1
@@ -22,6 +23,14 @@ LOG_FILE_SECONDS: Final = 1.0
 """Files of the prediction log close this often, so that the demo need not wait to read them."""
 
 LOG_TIMEOUT_S: Final = 20.0
+ANSWER_TIMEOUT_S: Final = 5.0
+
+_NEW_EXPERIMENT: Final = {
+    "content-type": "application/json",
+    "if-none-match": "*",
+    "x-sekisho-actor": "sekisho-demo",
+    "x-sekisho-reason": "the demo begins",
+}
 
 
 class SystemFailed(Exception):
@@ -69,12 +78,13 @@ class DemoSystem:
             arguments = ["--repository", str(repository), "--model", f"{MODEL}@{version}", "--port", str(port)]
             arguments += ["--shutdown-grace-s", "0"]
             self._start(f"worker-{version}", "model_workers", arguments)
-        gateway = ["--config", str(files.models), "--experiments", str(files.experiments), "--redis", self.redis_url]
+        gateway = ["--config", str(files.models), "--redis", self.redis_url]
         gateway += ["--port", str(self.ports.gateway), "--admin-port", str(self.ports.admin)]
         gateway += ["--log-dir", str(self.log_directory), "--log-file-seconds", str(LOG_FILE_SECONDS)]
         gateway += ["--state-dir", str(self.log_directory.with_name("state")), "--shutdown-grace-s", "0"]
         self._start("gateway", "gateway", gateway)
         self._wait("every version can answer", READY_TIMEOUT_S, self._all_ready)
+        self._apply(files.experiments)
 
     def wait_for_log(self) -> None:
         """Wait until every offered row lies in a closed Parquet file. Raises SystemFailed."""
@@ -112,6 +122,17 @@ class DemoSystem:
             if name in self.children:
                 self.children.pop(name).stop()
         self._redis.stop()
+
+    def _apply(self, experiments: Path) -> None:
+        """Make the experiments, as `sekisho-experiments apply` would. Raises SystemFailed."""
+        for document in read_yaml_documents(experiments, dict[str, Any]):
+            url = f"http://127.0.0.1:{self.ports.admin}/admin/v1/experiments/{document['experiment']}"
+            request = urllib.request.Request(url, json.dumps(document).encode(), _NEW_EXPERIMENT, method="PUT")
+            try:
+                urllib.request.urlopen(request, timeout=ANSWER_TIMEOUT_S).close()  # noqa: S310 - an http address
+            except OSError as error:
+                told = error.read().decode() if isinstance(error, urllib.error.HTTPError) else str(error)
+                raise SystemFailed(f"the gateway does not take the experiment: {told}") from error
 
     def _start(self, name: str, module: str, arguments: list[str]) -> None:
         # By module, not by script: the demo also runs from a source tree whose scripts are not installed.

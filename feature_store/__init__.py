@@ -24,7 +24,7 @@ from feature_store.feature_views import FeatureView, read_feature_views
 from feature_store.near_cache import NearCache
 from feature_store.online_reader import OnlineReader
 from feature_store.projection import ProjectedRow, Projection, Wanted
-from feature_store.redis_client import RedisClient, open_redis
+from feature_store.redis_client import RedisClient, open_redis, told_as_unavailable
 from feature_store.redis_connection import RedisConnection
 from feature_store.redis_topologies import open_connection
 from feature_store.registered_view import NearCachePolicy, RegisteredView
@@ -76,4 +76,5 @@ __all__ = [
     "read_views",
     "row_key",
     "row_key_prefix",
+    "told_as_unavailable",
 ]

@@ -14,6 +14,7 @@ from gateway.app import serve, supervise
 from gateway.settings import Settings
 from settings import CommandLine, ConfigurationError
 from settings.command_line import port_number, seconds, whole_number
+from settings.descriptors import raise_descriptor_limit
 from settings.tls import ClientTls, ServerTls
 from telemetry.logs import FORMATS, LEVELS, configure_logging
 
@@ -27,7 +28,7 @@ Every option can also be given as the environment variable that its help names; 
 _EPILOG = """\
 examples:
   sekisho-gateway --config models.yaml --redis redis://127.0.0.1:6379
-  sekisho-gateway --config models.yaml --experiments experiments/ --port 8080 --admin-port 8081
+  sekisho-gateway --config models.yaml --port 8080 --admin-port 8081 --processes 4
 
   curl -s localhost:8080/v1/models/churn:predict -d '{"entities": {"user": "u42"}}' -H 'content-type: application/json'
   curl -s localhost:8081/readyz
@@ -43,7 +44,12 @@ def command_line() -> CommandLine:
     line.option(
         "--config", type=Path, metavar="models.yaml", help="routes: models, versions, workers; required to serve"
     )
-    line.option("--experiments", type=Path, metavar="PATH", help="a YAML file of experiments, or a directory of them")
+    line.option(
+        "--experiments",
+        type=Path,
+        metavar="PATH",
+        help="a YAML file of experiments, or a directory of them; without it they live in Redis, and change there",
+    )
     line.option("--redis", default="redis://127.0.0.1:6379", metavar="URL", help="the online feature store")
     line.option("--host", default="127.0.0.1", help="address of the data port")
     line.option("--port", default=8080, type=port_number, help="data port: predictions and outcomes")
@@ -132,6 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
         if (certificate is None) != (key is None):
             line.error(f"--{flag}-cert and --{flag}-key go together")
     configure_logging(given.log_level, given.log_format)
+    raise_descriptor_limit()
     settings = Settings(
         config=given.config,
         experiments=given.experiments,

@@ -11,13 +11,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from feature_store import NearCache, OnlineReader, RedisClient, open_connection, open_redis, read_views
 from gateway.access.guards import Guards, guards_of, warn_of_open_ports
 from gateway.admission import TICK_S, Admission
+from gateway.arm_counts import ArmCounter
 from gateway.clock import monotonic, wall_s, wall_us
 from gateway.configuration.catalogue import Catalogue
 from gateway.configuration.configuration import Configuration, ConfigurationFiles
@@ -38,7 +39,8 @@ from gateway.edge.inference_route import InferenceRoute
 from gateway.edge.outcomes_route import OutcomesRoute
 from gateway.edge.predict_route import PredictRoute
 from gateway.edge.supervisor_api import supervisor_api
-from gateway.edge.versions_api import add_version_routes
+from gateway.experimentation.served_experiments import ServedExperiments
+from gateway.experimentation.stored_experiments import stored_experiments
 from gateway.feature_ladder import FeatureLadder, read_timeout_s
 from gateway.feature_metrics import FeatureCollector
 from gateway.feature_rows import FeatureAssembler
@@ -50,6 +52,7 @@ from gateway.prediction_log.log_writer import LogCounts, LogWriter
 from gateway.prediction_log.parquet_spool import FileNames
 from gateway.scoring_ladder import ScoringLadder
 from gateway.settings import Settings
+from gateway.shadow_scoring import ShadowScorer
 from gateway.supervisor import Supervisor
 from http_server.server import HttpServer, Limits
 from settings.followed_files import follow
@@ -83,7 +86,8 @@ async def serve(settings: Settings) -> None:
     redis = open_redis(settings.redis)
     state = StateDirectory(settings.state_dir, wall_us)
     files = ConfigurationFiles(settings.config, settings.experiments, state)
-    first = files.read()
+    # The operator's own start is refused where a file is wrong; a process that takes a dead one's place serves on.
+    first = files.read() if settings.process_socket is None else files.read_or_last_good()
     sockets = [
         listen(settings.host, settings.port, "--port", shared=settings.process_socket is not None),
         listen_unix(settings.process_socket)
@@ -91,36 +95,56 @@ async def serve(settings: Settings) -> None:
         else listen(settings.admin_host, settings.admin_port, "--admin-port"),
     ]
     registry = process_registry()
-    metrics = GatewayMetrics(registry)
+    metrics, arms = GatewayMetrics(registry), ArmCounter(monotonic)
     guards = guards_of(settings, settings.processes, metrics.key_requests.add)
-    log = LogWriter(settings.log_dir, file_names(), settings.log_file_seconds, wall_us)
+    names = file_names()
+    log = LogWriter(settings.log_dir, names, settings.log_file_seconds, wall_us)
     log.start()
     reader, features = feature_reading(settings, registry)
     catalogue, configuration, report = live_configuration(first, files, state, redis, guards.worker_tls)
+    experiments = ServedExperiments(
+        configuration,
+        stored_experiments(redis, state, f"{names.host}-{names.boot}", configuration, arms, monotonic, wall_us)
+        if settings.experiments is None
+        else None,
+    )
     admission = Admission(settings.requests_in_flight_max)
     state_metrics = StateCollector(catalogue.models, admission, log)
-    for collector in (report, state_metrics, DispatchCollector(catalogue.models, monotonic)):
+    for collector in (report, experiments, state_metrics, DispatchCollector(catalogue.models, monotonic)):
         registry.register(collector)
     new_id = uuid7_maker(wall_us, Random(os.urandom(32)))  # noqa: S311 - see identifiers.py
-    predictor = Predictor(admission, ScoringLadder(), log, metrics, new_id, wall_us, monotonic)
+    shadows = ShadowScorer(log, metrics, wall_us, monotonic)
+    predictor = Predictor(admission, ScoringLadder(), log, metrics, arms, shadows, new_id, wall_us, monotonic)
     predict = PredictRoute(catalogue.models, predictor, features, metrics, new_id, monotonic, guards.gate)
     inference = InferenceRoute(catalogue.models, predictor, metrics, new_id, monotonic, release(), guards.gate)
     outcomes = OutcomesRoute(log, metrics, new_id, wall_us, guards.gate)
-    port = DataPort(catalogue.models, predict, inference, outcomes, data_api(catalogue, new_id), metrics, new_id)
+    rest = data_api(catalogue, new_id, experiments.register, guards.gate)
+    port = DataPort(catalogue.models, predict, inference, outcomes, rest, metrics, new_id)
     catalogue.on_change = port.follow_models
     data = HttpServer(port, Limits(keep_alive_s=KEEP_ALIVE_S), wall_s)
     # One of several processes is asked by its supervisor alone, who has looked at the key.
     own_port = settings.process_socket is None
     admin_app = admin_api(
-        catalogue, admission, log, metrics, registry, lambda: data.draining, new_id, report, guards.files
+        catalogue,
+        admission,
+        log,
+        metrics,
+        registry,
+        lambda: data.draining,
+        new_id,
+        report,
+        VersionChanges(configuration, catalogue),
+        experiments,
+        guards.files,
     )
-    add_version_routes(admin_app, VersionChanges(configuration, catalogue), new_id)
-    locked = guarded(admin_app, guards.gate if own_port else None, new_id)
-    admin = HttpServer(AdminPort(locked, new_id), ADMIN_LIMITS, wall_s)
+    admin = HttpServer(
+        AdminPort(guarded(admin_app, guards.gate if own_port else None, new_id), new_id), ADMIN_LIMITS, wall_s
+    )
     stop = _stop_signal()
 
     await reader.start()
     configuration.start()
+    await experiments.start()
     await data.listen(sockets[0], guards.tls)
     await admin.listen(sockets[1], guards.tls if own_port else None)
     chores = [
@@ -133,21 +157,14 @@ async def serve(settings: Settings) -> None:
         )
     ]
     _settle()
-    if own_port:
-        warn_of_open_ports(settings)
-    logger.info(
-        "serving", extra={"port": settings.port, "admin_port": settings.admin_port, "models": list(first.routes)}
-    )
+    _tell_start(settings, list(first.routes))
 
     await stop.wait()
     logger.info("draining", extra={"grace_s": settings.shutdown_grace_s})
     data.draining = inference.draining = True
     await asyncio.sleep(settings.shutdown_grace_s)
     await data.close(DRAIN_TIMEOUT_S)
-    for chore in chores:
-        chore.cancel()
-    for part in (configuration, catalogue, reader):
-        await part.close()
+    await _close(chores, (shadows, experiments, configuration, catalogue, reader))
     await redis.aclose()
     # In a thread: the admin port answers until the very end.
     await asyncio.to_thread(log.close)
@@ -223,11 +240,28 @@ def process_registry() -> CollectorRegistry:
     return registry
 
 
+class _Part(Protocol):
+    async def close(self) -> None: ...
+
+
+async def _close(chores: Sequence[asyncio.Task[None]], parts: Sequence[_Part]) -> None:
+    for chore in chores:
+        chore.cancel()
+    for part in parts:
+        await part.close()
+
+
 def _stop_signal() -> asyncio.Event:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop
+
+
+def _tell_start(settings: Settings, models: list[str]) -> None:
+    if settings.process_socket is None:
+        warn_of_open_ports(settings)
+    logger.info("serving", extra={"port": settings.port, "admin_port": settings.admin_port, "models": models})
 
 
 def _tell_end(counts: LogCounts) -> None:

@@ -1,6 +1,6 @@
 """What can go wrong with a request, as facts. Only `gateway/edge` knows which status each becomes."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class GatewayError(Exception):
@@ -14,6 +14,8 @@ class GatewayError(Exception):
     def __init__(self, detail: str, field: str | None = None) -> None:
         super().__init__(detail)
         self.detail, self.field = detail, field
+        self.facts: dict[str, Any] = {}
+        """More that a client may want to know, by name."""
 
 
 class MalformedRequest(GatewayError):
@@ -150,6 +152,46 @@ class ChangeNotKept(GatewayError):
     """The state directory does not take a change, which would so be lost with the process: it was not made."""
 
     code = "change_not_kept"
+
+
+class UnknownExperiment(GatewayError):
+    """There is no experiment of that name."""
+
+    code = "unknown_experiment"
+
+
+class NoResults(GatewayError):
+    """Nobody has published results of the experiment."""
+
+    code = "no_results"
+
+
+class ExperimentsFromFiles(GatewayError):
+    """The gateway reads its experiments from files: they are changed there."""
+
+    code = "experiments_from_files"
+
+
+class PreconditionRequired(GatewayError):
+    """A change must say what it was made of."""
+
+    code = "precondition_required"
+
+
+class PreconditionFailed(GatewayError):
+    """What a change was made of is not what there is any more. Carries what there is; None where it is gone."""
+
+    code = "precondition_failed"
+
+    def __init__(self, detail: str, current: dict[str, Any] | None) -> None:
+        super().__init__(detail, "if-match")
+        self.facts = {"current": current}
+
+
+class ExperimentsUnavailable(GatewayError):
+    """The store of experiments cannot be read or written just now."""
+
+    code = "experiments_unavailable"
 
 
 class UnknownPath(GatewayError):

@@ -30,6 +30,19 @@ ROWS_BYTES_MAX: Final = 32 * 1024 * 1024
 twice as much in one body, by default."""
 
 
+class Snapshot:
+    """What one request has read of the store.
+
+    rows: by key, as they were read; None: there was none, or it could not be read. degraded: what to say of them.
+    """
+
+    __slots__ = ("degraded", "rows")
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes | None] = {}
+        self.degraded: tuple[str, ...] = ()
+
+
 class ModelRows(msgspec.Struct):
     """The input bytes of all instances of one request, and what was found for each."""
 
@@ -55,24 +68,33 @@ class FeatureAssembler:
         self.faults: dict[tuple[str, str], int] = {}
         """Rows that were there and could not be used, by view and fault."""
 
-    def rows(self, plan: FeaturePlan, request: PredictRequest) -> Awaitable[ModelRows]:
+    def rows(
+        self, plan: FeaturePlan, request: PredictRequest, snapshot: Snapshot | None = None
+    ) -> Awaitable[ModelRows]:
         """Assemble the rows of every instance.
+
+        snapshot: stored rows are taken from it, and those that it has not are read and kept in it.
 
         Raises, when awaited, MissingEntity, MissingFeature, WrongFeatureType, TooManyInstances (naming the field),
         FeaturesMissing, FeaturesUnavailable.
         """
         instances = request.instances
         if instances is None:
-            return self._single(plan, request.entities, request.features, "")
+            return self._single(plan, request.entities, request.features, "", snapshot)
         if len(instances) == 1:
             (only,) = instances
             entities = {**request.entities, **only.entities} if request.entities else only.entities
             features = {**request.features, **only.features} if request.features else only.features
-            return self._single(plan, entities, features, "instances[0].")
-        return self._many(plan, request)
+            return self._single(plan, entities, features, "instances[0].", snapshot)
+        return self._many(plan, request, snapshot)
 
     async def _single(
-        self, plan: FeaturePlan, entities: Mapping[str, EntityId], features: Mapping[str, Any], where: str
+        self,
+        plan: FeaturePlan,
+        entities: Mapping[str, EntityId],
+        features: Mapping[str, Any],
+        where: str,
+        snapshot: Snapshot | None,
     ) -> ModelRows:
         views = plan.views
         keys = [view.key_prefix + entity_key(entities, view.entity, where + "entities") for view in views]
@@ -80,7 +102,9 @@ class FeatureAssembler:
         overrides = _overrides(plan, features) if plan.overridable else None
         degraded: tuple[str, ...] = ()
         try:
-            if plan.near_cached:
+            if snapshot is not None:
+                raw, degraded = await self._once(snapshot, plan, keys, views)
+            elif plan.near_cached:
                 raw, degraded = await self._ladder.recall(keys, views)
             else:
                 raw = await self._fetch(keys) if keys else []
@@ -104,7 +128,7 @@ class FeatureAssembler:
                 inputs.append(b"".join([pieces[source][run] for source, run in plan_input.order]))
         return ModelRows(1, tuple(inputs), [tuple(found)], degraded)
 
-    async def _many(self, plan: FeaturePlan, request: PredictRequest) -> ModelRows:
+    async def _many(self, plan: FeaturePlan, request: PredictRequest, snapshot: Snapshot | None) -> ModelRows:
         # Column by column: what is done once an instance is a look-up, however many views there are.
         views, instances = plan.views, request.instances or []
         keys_by_view = [_keys(view, request.entities, instances) for view in views]
@@ -113,7 +137,9 @@ class FeatureAssembler:
         keys = list(dict.fromkeys(chain.from_iterable(keys_by_view)))  # each is read once
         degraded: tuple[str, ...] = ()
         try:
-            if plan.near_cached:
+            if snapshot is not None:
+                raw, degraded = await self._once(snapshot, plan, keys, _owners(views, keys_by_view))
+            elif plan.near_cached:
                 raw, degraded = await self._ladder.recall(keys, _owners(views, keys_by_view))
             else:
                 raw = await self._fetch(keys) if keys else []
@@ -144,6 +170,27 @@ class FeatureAssembler:
         if by_view:
             found = list(zip(*by_view, strict=True))
         return ModelRows(len(instances), tuple(inputs), found, degraded)
+
+    async def _once(
+        self, snapshot: Snapshot, plan: FeaturePlan, keys: Sequence[bytes], owners: Sequence[ViewPlan]
+    ) -> tuple[list[bytes | None], tuple[str, ...]]:
+        """Read what the snapshot has not, and keep it. What cannot be read counts as not there from then on."""
+        wanted = [i for i, key in enumerate(keys) if key not in snapshot.rows]
+        missing, views = [keys[i] for i in wanted], [owners[i] for i in wanted]
+        if missing:
+            degraded: tuple[str, ...] = ()
+            try:
+                if plan.near_cached:
+                    raw, degraded = await self._ladder.recall(missing, views)
+                else:
+                    raw = await self._fetch(missing)
+            except FeatureStoreUnavailable as error:
+                raw, degraded = self._ladder.unread(missing, views, error)
+            snapshot.rows.update(zip(missing, raw, strict=True))
+            snapshot.degraded = tuple(dict.fromkeys((*snapshot.degraded, *degraded)))
+        # Said again of each version that is fed it; not of one that does not read the view.
+        said = snapshot.degraded and {view.degraded_by_status[FeatureStatus.STALE] for view in owners}
+        return [snapshot.rows[key] for key in keys], tuple(name for name in snapshot.degraded if name in said)
 
     def _degraded(self, view: ViewPlan, row: ProjectedRow, so_far: tuple[str, ...]) -> tuple[str, ...]:
         if row.fault is not None:

@@ -14,7 +14,7 @@ LEAST: Final = frozenset({"sekisho_version_ready", "sekisho_file_in_force"})
 MOST: Final = frozenset({"sekisho_variant_weight", "python_info"})
 """Gauges that every process says alike."""
 
-BY_PROCESS: Final = ("process_", "python_gc_", "sekisho_configuration_")
+BY_PROCESS: Final = ("process_", "python_gc_", "sekisho_configuration_", "sekisho_experiments_")
 """Prefixes of what belongs to one process and is told with a `process` label."""
 
 _SUMMED_KINDS: Final = frozenset({"counter", "histogram", "summary"})

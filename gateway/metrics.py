@@ -53,6 +53,9 @@ class GatewayMetrics:
         self.key_requests = Counts(
             "sekisho_key_requests", "Requests of each API key by what became of them", ("key", "outcome"), registry
         )
+        self.shadows = Counts(
+            "sekisho_shadows", "Shadow requests by what became of them", ("model", "outcome"), registry
+        )
         self.files = Counts(
             "sekisho_file_in_force",
             "1 where what lies in a followed file now is in force, 0 where it was refused",

@@ -24,6 +24,14 @@ async def ask(
     socket_path: Path, method: str, target: str, headers: Sequence[tuple[bytes, bytes]], body: bytes, timeout_s: float
 ) -> tuple[int, bytes]:
     """Send one request; the headers are such as a server has read. Returns status and body. Raises ProcessSilent."""
+    status, _, content = await ask_whole(socket_path, method, target, headers, body, timeout_s)
+    return status, content
+
+
+async def ask_whole(
+    socket_path: Path, method: str, target: str, headers: Sequence[tuple[bytes, bytes]], body: bytes, timeout_s: float
+) -> tuple[int, dict[bytes, bytes], bytes]:
+    """Send one request as `ask`. Returns status, headers (names in lower case) and body. Raises ProcessSilent."""
     lines = b"".join(b"%b: %b\r\n" % header for header in headers)
     head = b"%b %b HTTP/1.0\r\nhost: gateway\r\n%bcontent-length: %d\r\n\r\n"
     request = head % (method.encode(), target.encode("latin-1"), lines, len(body)) + body
@@ -44,4 +52,5 @@ async def ask(
     status = answered.split(b" ", 2)[1:2]
     if not status or not status[0].isdigit():
         raise ProcessSilent(f"{socket_path.name}: what it sent is no answer")
-    return int(status[0]), content
+    fields = (line.partition(b":") for line in answered.split(b"\r\n")[1:])
+    return int(status[0]), {name.strip().lower(): value.strip() for name, _, value in fields}, content

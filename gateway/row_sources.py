@@ -7,7 +7,7 @@ from contracts.datatypes import BYTES
 from contracts.inference import Tensor, split_byte_elements
 from contracts.manifest import Input
 from gateway.errors import InvalidRequest
-from gateway.feature_rows import FeatureAssembler, ModelRows
+from gateway.feature_rows import FeatureAssembler, ModelRows, Snapshot
 from gateway.predict_request import PredictRequest
 from gateway.served_models import PlannedVersion
 
@@ -20,6 +20,10 @@ class RowSource(Protocol):
         """How many rows there are."""
         ...
 
+    def keep(self) -> None:
+        """Keep what is read, so that rows that are asked for later are made of the same."""
+        ...
+
     def rows(self, planned: PlannedVersion) -> Awaitable[ModelRows]:
         """Return this version's rows. Raises a GatewayError of the request or of the feature store, now or later."""
         ...
@@ -28,15 +32,20 @@ class RowSource(Protocol):
 class StoredRows:
     """Rows made of stored features and of those that a predict request brings."""
 
-    __slots__ = ("_features", "_request")
+    __slots__ = ("_features", "_request", "_snapshot")
 
     def __init__(self, features: FeatureAssembler, request: PredictRequest) -> None:
         self._features, self._request = features, request
+        self._snapshot: Snapshot | None = None
 
     @property
     def count(self) -> int:
         """One row an instance."""
         return 1 if self._request.instances is None else len(self._request.instances)
+
+    def keep(self) -> None:
+        """Keep each stored row from its first reading on."""
+        self._snapshot = Snapshot()
 
     def rows(self, planned: PlannedVersion) -> Awaitable[ModelRows]:
         """Fetch, project and join. Raises InvalidRequest where the version takes raw tensors only."""
@@ -45,7 +54,7 @@ class StoredRows:
             raise InvalidRequest(
                 f"{signature.label} lists no features: send it tensors, POST /v2/models/{signature.model}/infer"
             )
-        return self._features.rows(planned.plan, self._request)
+        return self._features.rows(planned.plan, self._request, self._snapshot)
 
 
 class SentRows:
@@ -64,6 +73,9 @@ class SentRows:
             raise InvalidRequest("the inputs have no rows", "inputs")
         self._tensors = {tensor.name: tensor for tensor in tensors}
         self._outputs = outputs
+
+    def keep(self) -> None:
+        """Keep nothing: the tensors are all there is."""
 
     async def rows(self, planned: PlannedVersion) -> ModelRows:
         """Check the tensors against the version's signature. Raises InvalidRequest, which names the tensor."""

@@ -23,11 +23,27 @@ RESTART_DELAY_S: Final = 1.0
 READ_METRICS_S: Final = 5.0
 """How often the processes' counters are read, so that little is lost of one that dies."""
 
-STOP_TIMEOUT_S: Final = 60.0
+LOOK_S: Final = 0.05
+"""How often it is looked whether a process has ended."""
+
+STOP_TIMEOUT_S: Final = 50.0
+"""For all processes together; less than the minute that an orchestrator commonly gives this one."""
+
 ADMIN_ANSWER_S: Final = 5.0
 """How long the admin port's last answers may take to write."""
 
 logger = logging.getLogger(__name__)
+
+
+async def _stop(children: Sequence[ChildProcess]) -> None:
+    for child in children:
+        child.ask_to_end()
+    waited_s = 0.0
+    while waited_s < STOP_TIMEOUT_S and not all(child.ended() for child in children):
+        await asyncio.sleep(LOOK_S)
+        waited_s += LOOK_S
+    for child in children:
+        await asyncio.to_thread(child.stop, 0.0)
 
 
 class Supervisor:
@@ -68,8 +84,7 @@ class Supervisor:
             for task in (*keepers, reading):
                 task.cancel()
             await asyncio.gather(*keepers, reading, return_exceptions=True)
-            stopping = (asyncio.to_thread(child.stop, STOP_TIMEOUT_S) for child in self._children.values())
-            await asyncio.gather(*stopping)
+            await _stop(list(self._children.values()))
             await server.close(ADMIN_ANSWER_S)
             for task in done:
                 task.result()  # a keeper ends by a fault only: let it be seen
@@ -82,7 +97,9 @@ class Supervisor:
             )
             child.start()
             self._children[name], self._sockets[name] = child, socket_path
-            ending = await asyncio.to_thread(child.wait)
+            # Not by a thread each: there are only so many, and the end of this process needs some.
+            while (ending := child.ended()) is None:  # noqa: ASYNC110 - there is no event to wait on
+                await asyncio.sleep(LOOK_S)
             logger.error("a gateway process ended", extra={"number": name, "pid": child.pid, "ending": ending})
             self._sockets.pop(name, None)
             self._metrics.ended(name)

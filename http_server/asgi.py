@@ -3,9 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Final
 
-from http_server.exchange import Exchange, head_of
+from http_server.exchange import Exchange, Header, head_of
+
+IN_FLIGHT_MAX: Final = 64
+"""Requests of one server that are being answered here. Each may take some 0.2 ms of the event loop, and all that are in
+flight take their share before anything else has its turn again."""
 
 logger = logging.getLogger(__name__)
 
@@ -15,15 +19,26 @@ AsgiApplication = Callable[[Any, Any, Any], Awaitable[None]]
 class AsgiBridge:
     """Answers exchanges by `application`, whose parts are gathered into one.
 
-    fault: writes header lines and body of the answer where the application fails.
+    refusal: an `Application`'s, for what comes while too many are being answered. fault: writes header lines and body
+    of the answer where the application fails. spared: paths that are answered however many there are, for probes.
     """
 
-    def __init__(self, application: AsgiApplication, fault: Callable[[], tuple[bytes, bytes]]) -> None:
-        self._application, self._fault = application, fault
+    def __init__(
+        self,
+        application: AsgiApplication,
+        refusal: Callable[[int, str, bytes, list[Header]], tuple[bytes, bytes]],
+        fault: Callable[[], tuple[bytes, bytes]],
+        spared: frozenset[str] = frozenset(),
+    ) -> None:
+        self._application, self._refusal, self._fault, self._spared = application, refusal, fault, spared
         self._running: set[asyncio.Task[None]] = set()
 
     def serve(self, exchange: Exchange) -> None:
-        """Begin to answer."""
+        """Begin to answer, or answer 503 where too many are being answered."""
+        if len(self._running) >= IN_FLIGHT_MAX and exchange.path not in self._spared:
+            head, body = self._refusal(503, "too many requests of this kind at once", exchange.target, exchange.headers)
+            exchange.respond(503, head, body)
+            return
         task = asyncio.get_running_loop().create_task(self._serve(exchange))
         self._running.add(task)
         task.add_done_callback(self._running.discard)

@@ -5,18 +5,20 @@ port never uses (streams, upgrades, lifespans); this one costs a parse, one obje
 """
 
 import asyncio
+import json
+import re
 from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
-from http_server.exchange import STATUS_LINES, Exchange, Header, head_of
+from http_server.exchange import STATUS_LINES, Exchange, Header, Refusal, head_of
 
 if TYPE_CHECKING:
     from http_server.server import HttpServer
 
 HEAD_BYTES_MAX: Final = 64 * 1024
-"""Of request line and headers. One more chunk as it was read from the socket may come on top."""
+"""Of request line and headers."""
 
 HEADERS_MAX: Final = 128
 FRAMING_PER_BODY_BYTE: Final = 8
@@ -29,8 +31,15 @@ PIPELINED_BYTES_MAX: Final = 1024 * 1024
 """Requests (and bytes of their bodies) that were read and wait for the answers before theirs; beyond it nothing more is
 read."""
 
+TOLD_MAX: Final = 32
+"""Connections above the bound that are told so, for which each is kept a while; others are cut at once."""
+
 LINGER_BYTES_MAX: Final = 16 * 1024 * 1024
 """What is read and thrown away after a refusal, so that a sender in the middle of its body can hear of it."""
+
+BODY_BYTES_UNASKED: Final = 16 * 1024
+"""A body that is announced, or has grown, beyond this is asked about before more of it is read. Smaller ones are not
+worth a second look: 4,096 connections that hold one each hold a quarter of what all may hold."""
 
 _OWN_HEADERS: Final = frozenset({b"content-length", b"expect"})
 _ONLY_ONCE: Final = (b"host", b"authorization")
@@ -38,12 +47,21 @@ _ONLY_ONCE: Final = (b"host", b"authorization")
 section 5.3). The parser refuses a second length by itself."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_KEEP_ALIVE: Final = b"connection: keep-alive\r\n"
+_JSON: Final = b"content-type: application/json\r\n"
+_VERSIONS: Final = ("1.1", "1.0")
+_OTHER_VERSION: Final = "Invalid HTTP version"
+"""What the parser says of a version that is no HTTP/1 or 2 at all; HTTP/0.9 and 2.0 it takes for requests."""
+
+_AUTHORITY: Final = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+_SLASH: Final = ord("/")
 
 
 class Connection(asyncio.Protocol):
     """A connection of `server`. Times are the event loop's, in seconds."""
 
     __slots__ = (
+        "_asked",
         "_body",
         "_body_bytes",
         "_body_bytes_max",
@@ -53,9 +71,12 @@ class Connection(asyncio.Protocol):
         "_ended",
         "_expects_continue",
         "_fed_bytes",
+        "_head_seen",
         "_headers",
         "_in_head",
+        "_is_1_1",
         "_lingered_bytes",
+        "_measures",
         "_parser",
         "_refusal",
         "_refused",
@@ -83,20 +104,44 @@ class Connection(asyncio.Protocol):
         self._unsent_bytes = 0
         self._ended = False
         self._deaf = self._refused = False
-        self._refusal: tuple[int, str, bytes, list[Header]] | None = None
+        self._is_1_1 = False  # looked at for a connection's first request: asking the parser costs half a microsecond
+        self._measures = False  # whether heads may be too large: they came in pieces, or with very much else
+        self._refusal: Refusal | None = None
         self._lingered_bytes = 0
-        self._body_bytes = 0
         self.waits_since = 0.0
         """Since when the peer owes bytes: the rest of a request, or a next one."""
 
         self._begin()
+
+    def _begin(self) -> None:
+        self._target: bytes = b""
+        self._headers: list[Header] = []
+        self._body: list[bytes] = []
+        self._body_bytes = self._fed_bytes = self._declared_bytes = self._body_bytes_max = 0
+        self._in_head = True
+        self._expects_continue = self._upgrading = self._head_seen = self._asked = False
 
     # What the server asks ------------------------------------------------------------------------------------------
 
     @property
     def idle(self) -> bool:
         """Whether no request is being read or answered."""
-        return self._current is None and not self._reading
+        return not self._owes and not self._reading
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of bodies that are being read, or wait to be served."""
+        return self._body_bytes + self._waiting_bytes
+
+    def held_s(self, now: float) -> float:
+        """Since when they are held. What came just now has no age yet, however long the connection was idle."""
+        if not self._writable:
+            return now - self._unread_since
+        return now - self.waits_since if self._head_seen or self._waiting else 0.0
+
+    @property
+    def _owes(self) -> bool:
+        return self._current is not None or bool(self._waiting) or self._refusal is not None
 
     @property
     def _reading(self) -> bool:
@@ -126,6 +171,17 @@ class Connection(asyncio.Protocol):
         else:
             self._refuse(408, "the request did not arrive in time")
 
+    def give_way(self) -> None:
+        """Let go of all bodies, so that others have room. The peer is told, unless it does not read."""
+        self._drop_waiting()
+        if self._deaf or not self._writable:
+            self._server.held_bytes -= self._body_bytes
+            self._begin()
+            self._deaf = True
+            self.abort()
+        else:
+            self._refuse(503, "too many bytes of unfinished bodies are held: the largest and slowest make room")
+
     def close(self) -> None:
         """Close once what was written is sent."""
         if self._transport is not None:
@@ -139,12 +195,15 @@ class Connection(asyncio.Protocol):
     # asyncio.Protocol ----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, unless there are too many already."""
+        """Begin, unless there are too many already: those are told so, as long as they themselves are few."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         self._parser = httptools.HttpRequestParser(self)
         self.waits_since = self._server.now()
         self._server.connections.add(self)
-        if len(self._server.connections) > self._server.limits.connections_max:
+        above = len(self._server.connections) - self._server.connections_max
+        if above > TOLD_MAX:
+            self.abort()
+        elif above > 0:
             self._refuse(503, "too many connections are open")
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio calls it so
@@ -163,12 +222,54 @@ class Connection(asyncio.Protocol):
             if self._deaf:
                 self._linger(data)
                 return
-            if not self._reading:
-                self.waits_since = self._server.now()
             self._fed_bytes += len(data)
-            data = self._feed(data)
-        if not self._deaf and self._fed_bytes > HEAD_BYTES_MAX + (1 + FRAMING_PER_BODY_BYTE) * self._body_bytes:
+            if len(data) > HEAD_BYTES_MAX:
+                self._measures = True
+            rest = self._feed(data)
+            if self._fed_bytes or self._target:
+                self._look_at_unfinished(data)
+            data = rest
+
+    def _look_at_unfinished(self, data: bytes) -> None:
+        # What came in one piece, as nearly every request does, never comes here: looks and clocks cost it nothing.
+        if not self._in_head:
+            self._look_at_body_to_come()
+        elif self._fed_bytes <= len(data):  # it begins with this chunk, or in the midst of it
+            if not self._target and not data.strip(b"\r\n"):
+                self._fed_bytes = 0  # an empty line before a request says nothing (RFC 9112, section 2.2)
+                return
+            self._fed_bytes = self._fed_bytes or 1
+            self._measures = True
+            self.waits_since = self._server.now()
+        if self._fed_bytes > HEAD_BYTES_MAX + (1 + FRAMING_PER_BODY_BYTE) * self._body_bytes:
             self._refuse(431, f"head, trailers and framing have more than {HEAD_BYTES_MAX} bytes")
+
+    def _look_at_body_to_come(self) -> None:
+        if not self._head_seen:
+            self._head_seen = True
+            self.waits_since = self._server.now()
+        small = self._declared_bytes <= BODY_BYTES_UNASKED and self._body_bytes <= BODY_BYTES_UNASKED
+        if self._asked or (small and not self._expects_continue):
+            return
+        self._asked = True
+        assert self._parser is not None
+        fields = dict(self._headers)
+        if self._refuses_head(fields):
+            return
+        if self._server.before_body is not None:
+            method = self._parser.get_method().decode("latin-1")
+            refusal = self._server.before_body(method, self._target, fields)
+            if refusal is not None:
+                self._refuse_as(refusal)
+                return
+        self._ask_for_body()
+
+    def _ask_for_body(self) -> None:
+        # In its turn: whoever waits for it would take it for an answer to what it asked before.
+        if self._expects_continue and self._asked and not self._owes and self._transport is not None:
+            self._expects_continue = False
+            if self._is_1_1:  # an older client would take it for the answer (RFC 9110, section 10.1.1)
+                self._transport.write(_CONTINUE)
 
     def _feed(self, data: bytes) -> bytes:
         """Parse a chunk. Returns what is to be parsed once more: a request without its offer to upgrade."""
@@ -178,8 +279,9 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade as upgrade:
             return b"" if self._deaf else self._without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            if not self._deaf:
-                self._refuse(400, f"the request is not HTTP/1.1: {error.__context__ or error}")
+            if _OTHER_VERSION in str(error):
+                self._refuse_version()
+            self._refuse(400, f"the request is not HTTP/1.1: {error.__context__ or error}")
         return b""
 
     def _without_upgrade(self, rest: bytes) -> bytes:
@@ -199,7 +301,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Let answers that are being made go out before the connection closes; over TLS it has no half to close."""
         self._ended = True
-        return self._current is not None and self._transport is not None and self._transport.can_write_eof()
+        return self._owes and self._transport is not None and self._transport.can_write_eof()
 
     def pause_writing(self) -> None:
         """Begin no more answers while the peer does not read. Too many unread by all peers, and this one is cut."""
@@ -243,18 +345,20 @@ class Connection(asyncio.Protocol):
         if len(self._headers) > HEADERS_MAX:
             self._refuse(431, f"the request has more than {HEADERS_MAX} headers")
             raise httptools.HttpParserError("too many headers")
-        self.waits_since = self._server.now()
+        if self._measures and self._head_bytes() > HEAD_BYTES_MAX:
+            self._refuse(431, f"the head has more than {HEAD_BYTES_MAX} bytes")
+            raise httptools.HttpParserError("head too large")
         if self._parser.should_upgrade():
             if self._parser.get_method() == b"CONNECT":
                 self._refuse(400, "this is no proxy")
                 raise httptools.HttpParserError("CONNECT")
             self._upgrading = True
             return
+        if self._target[0] != _SLASH:
+            self._target = _origin_form(self._target)
         self._body_bytes_max = self._server.application.body_bytes_max(self._target)
         if self._declared_bytes > self._body_bytes_max:
             self._too_large(f"{self._declared_bytes} bytes")
-        if self._expects_continue and self._transport is not None and self._current is None:
-            self._transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body, within the bounds."""
@@ -264,8 +368,9 @@ class Connection(asyncio.Protocol):
         if self._body_bytes > self._body_bytes_max:
             self._too_large("more bytes")
         if self._server.held_bytes > self._server.limits.held_bytes_max:
-            self._refuse(503, "too many bytes of unfinished bodies are held")
-            raise httptools.HttpParserError("bodies full")
+            self._server.make_room()
+            if self._deaf:
+                raise httptools.HttpParserError("it was this one that held most")
 
     def on_message_complete(self) -> None:
         """Hand the request over, or queue it behind those before it."""
@@ -276,9 +381,13 @@ class Connection(asyncio.Protocol):
         method, keep_alive = self._parser.get_method().decode("latin-1"), self._parser.should_keep_alive()
         headers = self._headers
         fields = dict(headers)
-        if len(fields) != len(headers):
-            self._refuse_repeated(headers)
-        exchange = Exchange(method, self._target, headers, fields, body, keep_alive, self._respond)
+        respond = self._respond
+        if not self._is_1_1 or not keep_alive or b"host" not in fields or len(fields) != len(headers):
+            if self._refuses_head(fields):
+                raise httptools.HttpParserError("a head that is not taken")
+            if keep_alive and not self._is_1_1:
+                respond = self._respond_1_0
+        exchange = Exchange(method, self._target, headers, fields, body, keep_alive, respond)
         self._deaf = not exchange.keep_alive  # what follows is not listened to (RFC 9112, section 9.6)
         if self._current is None and not self._waiting and self._writable:
             self._server.held_bytes -= self._body_bytes
@@ -294,15 +403,6 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     # Answers -------------------------------------------------------------------------------------------------------
-
-    def _begin(self) -> None:
-        self._target = b""
-        self._headers: list[Header] = []
-        self._body: list[bytes] = []
-        self._body_bytes = self._fed_bytes = self._declared_bytes = 0
-        self._body_bytes_max = 0
-        self._in_head = True
-        self._expects_continue = self._upgrading = False
 
     def _respond(self, exchange: Exchange, head: bytes, body: bytes) -> None:
         if exchange is not self._current or self._transport is None:
@@ -321,6 +421,13 @@ class Connection(asyncio.Protocol):
             self._next()
         elif self._refusal is not None:
             self._send_refusal(*self._refusal)
+        elif self._expects_continue:
+            self._ask_for_body()
+
+    def _respond_1_0(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+        # Unless it is told so, a client of HTTP/1.0 that asks for more has to take it for refused.
+        closes = self._server.draining or self._ended
+        self._respond(exchange, head if closes else head + _KEEP_ALIVE, body)
 
     def _next(self) -> None:
         if not self._waiting or self._current is not None or not self._writable or self._transport is None:
@@ -337,12 +444,26 @@ class Connection(asyncio.Protocol):
         if self._current is not None and self._transport is not None:
             self._server.application.serve(self._current)
 
-    def _refuse_repeated(self, headers: list[Header]) -> None:
-        names = [name for name, _ in headers]
-        for name in _ONLY_ONCE:
-            if names.count(name) > 1:
-                self._refuse(400, f"the request has several {name.decode()} headers")
-                raise httptools.HttpParserError("a header more than once")
+    def _refuses_head(self, fields: dict[bytes, bytes]) -> bool:
+        """Refuse what no head may be that the parser lets through. Takes note of the version."""
+        assert self._parser is not None
+        version = self._parser.get_http_version()
+        self._is_1_1 = version == "1.1"
+        if len(fields) != len(self._headers):
+            names = [name for name, _ in self._headers]
+            for name in _ONLY_ONCE:
+                if names.count(name) > 1:
+                    self._refuse(400, f"the request has several {name.decode()} headers")
+        if version not in _VERSIONS:
+            self._refuse_version()
+        if self._is_1_1 and b"host" not in fields:
+            self._refuse(400, "the request has no host header")  # RFC 9112, section 3.2
+        return self._deaf
+
+    def _head_bytes(self) -> int:
+        assert self._parser is not None
+        line_bytes = len(self._parser.get_method()) + len(self._target) + len(b"  HTTP/1.1\r\n")
+        return line_bytes + sum(len(name) + len(value) + len(b": \r\n") for name, value in self._headers)
 
     def _too_large(self, found: str) -> None:
         self._refuse(413, f"the body has {found}; at most {self._body_bytes_max} are taken here")
@@ -354,21 +475,30 @@ class Connection(asyncio.Protocol):
         self._waiting_bytes = 0
 
     def _refuse(self, status: int, detail: str) -> None:
-        # Said once the answers that are owed before it are given: each would be taken for another's.
         if self._transport is None or self._deaf:
             return
-        refusal = (status, detail, self._target, self._headers)
+        self._refuse_as((status, *self._server.application.refusal(status, detail, self._target, self._headers)))
+
+    def _refuse_version(self) -> None:
+        # In no port's own form: whoever speaks another version knows none of them.
+        if self._transport is None or self._deaf:
+            return
+        told = {"code": "http_version_not_supported", "error": "HTTP/1.1 is spoken here, and HTTP/1.0"}
+        self._refuse_as((505, _JSON, json.dumps(told).encode()))
+
+    def _refuse_as(self, refusal: Refusal) -> None:
+        # Said once the answers that are owed before it are given: each would be taken for another's.
+        owed = self._owes
         self._deaf = True
         self._server.held_bytes -= self._body_bytes
         self._begin()
-        if self._current is not None or self._waiting:
+        if owed:
             self._refusal = refusal
         else:
             self._send_refusal(*refusal)
 
-    def _send_refusal(self, status: int, detail: str, target: bytes, headers: list[Header]) -> None:
+    def _send_refusal(self, status: int, head: bytes, body: bytes) -> None:
         assert self._transport is not None
-        head, body = self._server.application.refusal(status, detail, target, headers)
         self._refusal = None
         self._refused = True
         self.waits_since = self._server.now()
@@ -382,3 +512,12 @@ class Connection(asyncio.Protocol):
         self._lingered_bytes += len(data)
         if self._lingered_bytes > LINGER_BYTES_MAX:
             self.abort()
+
+
+def _origin_form(target: bytes) -> bytes:
+    """Return the path and query of a target that names scheme and authority as well (RFC 9112, section 3.2.2)."""
+    authority = _AUTHORITY.match(target)
+    if authority is None:
+        return target
+    rest = target[authority.end() :]
+    return rest if rest.startswith(b"/") else b"/" + rest

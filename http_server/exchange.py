@@ -7,6 +7,9 @@ from urllib.parse import unquote
 
 Header = tuple[bytes, bytes]
 
+Refusal = tuple[int, bytes, bytes]
+"""Status, header lines and body."""
+
 STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus if status >= 200
 }
@@ -77,5 +80,16 @@ class Application(Protocol):
         """Write header lines and body of an answer to what never became a request: bad HTTP, too large, too slow.
 
         status: 400, 408, 413, 431 or 503. target, headers: as far as they were read.
+        """
+        ...
+
+
+class LooksAhead(Protocol):
+    """What an application may have beside: a word on requests whose body is still to come."""
+
+    def before_body(self, method: str, target: bytes, fields: dict[bytes, bytes]) -> Refusal | None:
+        """Refuse a request by its head, before its body is read and asked for; None: it is read, and then served.
+
+        Asked of large bodies, and of those that wait for leave to be sent; not of a request that came in one piece.
         """
         ...

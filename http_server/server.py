@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import logging
+import resource
 import socket
 import ssl
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from email.utils import formatdate
 from typing import Final
 
 from http_server.connection import Connection
-from http_server.exchange import Application
+from http_server.exchange import Application, Refusal
 from http_server.tls_listener import TlsListener
 
 TICK_S: Final = 1.0
@@ -18,12 +20,24 @@ TICK_S: Final = 1.0
 
 BACKLOG: Final = 2_048
 
+MAKE_ROOM_SHARE: Final = 1 / 8
+"""Of the bound on bodies, what is freed at once when it is reached: looking for who holds most takes a while."""
+
+HOLDING_S_MIN: Final = 0.01
+"""Ages of bodies count from here, so that of several which came at once the largest goes first."""
+
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What connections may take, all together and each."""
 
     connections_max: int = 4_096
+    descriptors_share: float = 3 / 4
+    """Of the descriptors that the process may open, how many connections may take; the rest is for its other port, for
+    its own connections and for its files."""
+
     held_bytes_max: int = 256 * 1024 * 1024
     """Of all bodies that are being read at one time, so that many slow senders cannot fill the memory."""
 
@@ -52,6 +66,12 @@ class HttpServer:
     ) -> None:
         self.application = application
         self.limits = limits or Limits()
+        self.before_body: Callable[[str, bytes, dict[bytes, bytes]], Refusal | None] | None = getattr(
+            application, "before_body", None
+        )
+        """A `LooksAhead`'s."""
+
+        self.connections_max = connections_within(self.limits, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self.connections: set[Connection] = set()
         self.held_bytes = self.unsent_bytes = 0
         self.draining = False
@@ -73,6 +93,15 @@ class HttpServer:
             self._listening.append(server)
         else:
             self._listening.append(TlsListener(listener, tls, lambda: Connection(self), self._room))
+        if self.connections_max < self.limits.connections_max:
+            logger.warning(
+                "fewer connections are taken than could be: the process may open few files; raise its hard limit",
+                extra={
+                    "listener": str(listener.getsockname()),
+                    "connections_max": self.connections_max,
+                    "connections_max_otherwise": self.limits.connections_max,
+                },
+            )
         if self._ticker is None:
             self._tick()
 
@@ -100,8 +129,24 @@ class HttpServer:
         if not self.connections and self._all_left is not None and not self._all_left.done():
             self._all_left.set_result(None)
 
+    def make_room(self) -> None:
+        """Cut those who hold the most bytes of bodies for the longest time, until there is room.
+
+        Not whoever sends next: a few slow giants would lock out everybody whose request is small and whole.
+        """
+        now = self.now()
+        holders = sorted(
+            (connection for connection in self.connections if connection.held_bytes),
+            key=lambda connection: connection.held_bytes * (connection.held_s(now) + HOLDING_S_MIN),
+            reverse=True,
+        )
+        for connection in holders:
+            if self.held_bytes <= self.limits.held_bytes_max * (1 - MAKE_ROOM_SHARE):
+                break
+            connection.give_way()
+
     def _room(self, handshakes: int) -> bool:
-        return len(self.connections) + handshakes < self.limits.connections_max
+        return len(self.connections) + handshakes < self.connections_max
 
     def _tick(self) -> None:
         date = b"" if self._wall_s is None else f"date: {formatdate(self._wall_s(), usegmt=True)}\r\n".encode()
@@ -111,3 +156,10 @@ class HttpServer:
         for connection in [connection for connection in self.connections if connection.overdue(now)]:
             connection.expire()
         self._ticker = self._loop.call_later(TICK_S, self._tick)
+
+
+def connections_within(limits: Limits, descriptors: int) -> int:
+    """Return how many connections a process takes that may open so many descriptors; negative: any number."""
+    if descriptors < 0:  # RLIM_INFINITY
+        return limits.connections_max
+    return max(1, min(limits.connections_max, int(descriptors * limits.descriptors_share)))

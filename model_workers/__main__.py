@@ -22,6 +22,7 @@ from model_workers.server import Worker, WorkerSettings
 from model_workers.version_policy import LATEST_MAX, ModelNameError, VersionPolicy, read_policy
 from settings import CommandLine
 from settings.command_line import port_number, seconds, whole_number
+from settings.descriptors import raise_descriptor_limit
 from settings.ports import PortTaken, listen
 from settings.release import release
 from settings.tls import ServerTls
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = command_line()
     given = parser.parse_args(arguments)
     configure_logging(given.log_level, given.log_format)
+    raise_descriptor_limit()
     try:
         policy = _checked_policy(given)
     except RepositoryUnreadable as error:  # the usage is right

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Final
 
 from model_workers.batcher import Batcher
-from model_workers.daemon_thread import run_on_daemon_thread
 from model_workers.executions import INLINE_US_MAX, Executions
 from model_workers.loading import LoadedVersion, load_version
 from model_workers.metrics import VersionMetrics, WorkerMetrics
@@ -17,6 +16,7 @@ from model_workers.model_version import ModelVersion
 from model_workers.repository import VersionDirectory
 from model_workers.request_rows import RowReader
 from model_workers.served_models import ServedVersion
+from settings.daemon_thread import run_on_daemon_thread
 
 DRAIN_S_MAX: Final = 30.0
 """How long what a leaving version has accepted may take; what then waits is answered 503."""

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
-from model_workers.daemon_thread import run_on_daemon_thread
 from model_workers.errors import (
     ExecutionFailed,
     LoadFailed,
@@ -35,6 +34,7 @@ from model_workers.repository_notices import RepositoryNotices
 from model_workers.served_models import ServedModels
 from model_workers.version_holds import VersionHolds
 from model_workers.version_policy import VersionPolicy
+from settings.daemon_thread import run_on_daemon_thread
 
 STAND_INS_MAX: Final = 1_024
 """Lower versions that are tried at once in the place of those that could not be loaded."""

@@ -87,6 +87,11 @@ class ChildProcess:
             self._process.wait()
         return self.ended() or "never started"
 
+    def ask_to_end(self) -> None:
+        """Send it SIGTERM. Harmless when it has ended already."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """End it: asked first, then killed. Harmless when it has ended already."""
         process = self._process

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
+from settings.patient_reader import PatientReader
 from settings.yaml_file import ConfigurationError
 
 LOOK_EVERY_S: Final = 1.0
@@ -28,7 +29,8 @@ class FollowedFiles(Generic[T]):
         self.name, self._paths = name, tuple(paths)
         self._read, self._take = read, take
         # Looked at before they are read: what is written meanwhile is then seen as a change.
-        self._seen = self._stamps()
+        self._seen, self._hung = self._stamps(), False
+        self._reader = PatientReader(self._paths[0] if self._paths else Path(name))
         self.problem: str | None = None
         """Why what lies there now is not in force; None where it is."""
 
@@ -36,13 +38,18 @@ class FollowedFiles(Generic[T]):
 
     async def look_again(self) -> None:
         """Read the files once more if they have changed."""
-        seen = await asyncio.to_thread(self._stamps)
-        if seen == self._seen:
-            return
-        self._seen = seen
         try:
-            self._take(await asyncio.to_thread(self._read))
+            seen = await self._reader.run(self._stamps)
+            if seen == self._seen and not self._hung:
+                return
+            self._hung = False
+            self._seen = seen
+            self._take(await self._reader.run(self._read))
         except ConfigurationError as error:
+            # One that hangs has not been seen as it is: it is read again once it can be.
+            self._hung = self._reader.hangs
+            if str(error) == self.problem:
+                return
             self.problem = str(error)
             logger.error("files were not taken; those before stay in force", extra=self._told(reason=self.problem))  # noqa: TRY400 - the reason says all
             return

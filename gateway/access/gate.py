@@ -45,9 +45,13 @@ class AccessGate:
         self._ring = ring
         self._by_header = {}
 
-    def admit(self, headers: dict[bytes, bytes], scopes: tuple[Scope, ...], model: str | None = None) -> Key:
+    def admit(
+        self, headers: dict[bytes, bytes], scopes: tuple[Scope, ...], model: str | None = None, *, ahead: bool = False
+    ) -> Key:
         """Let one request through, and return whose it is. scopes: of which one is enough.
 
+        ahead: it is only looked at, since its body is still to come; nothing is taken of the key's rate, and it is
+        counted only where it is refused.
         Raises Unauthenticated, Forbidden and RateLimited.
         """
         header = headers.get(b"authorization")
@@ -66,11 +70,12 @@ class AccessGate:
             self._count(key.name, "forbidden")
             raise Forbidden(f"key {key.name!r} may not ask model {model!r}", "model")
         if key.bucket is not None:
-            wait_s = key.bucket.take(self._clock())
+            wait_s = key.bucket.wait_s(self._clock()) if ahead else key.bucket.take(self._clock())
             if wait_s:
                 self._count(key.name, "rate_limited")
                 raise RateLimited(f"key {key.name!r} has asked too often", wait_s)
-        self._count(key.name, "admitted")
+        if not ahead:
+            self._count(key.name, "admitted")
         return key
 
     def _find(self, header: bytes) -> Key:

@@ -16,12 +16,16 @@ class TokenBucket:
         What is refused takes nothing: a caller that tries again too early does not wait longer for it. A clock that
         is set back gives no tokens.
         """
+        wait_s = self.wait_s(now_s)
+        if not wait_s:
+            self._tokens -= 1.0
+        return wait_s
+
+    def wait_s(self, now_s: float) -> float:
+        """Say in how many seconds there will be a token; 0 where there is one now."""
         since_s = now_s - self._at_s
         if since_s > 0.0:
             tokens = self._tokens + since_s * self.rate_per_s
             self._tokens = min(self.burst, tokens)
             self._at_s = now_s
-        if self._tokens < 1.0:
-            return (1.0 - self._tokens) / self.rate_per_s
-        self._tokens -= 1.0
-        return 0.0
+        return (1.0 - self._tokens) / self.rate_per_s if self._tokens < 1.0 else 0.0

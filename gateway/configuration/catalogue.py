@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Final
 
 from experiments import Experiment, State
-from gateway.configuration.background_task import in_background
+from gateway.background_task import end_tasks, in_background
 from gateway.configuration.configuration import Configuration
 from gateway.configuration.version_keeper import VersionKeeper, VersionSurroundings, target_of
 from gateway.routes_file import ModelRoute
@@ -119,9 +119,7 @@ class Catalogue:
 
     async def close(self) -> None:
         """End everything."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)
         keepers = [keeper for model in self._known.values() for keeper in model.keepers()]
         await asyncio.gather(*(keeper.close() for keeper in (*keepers, *self._retired)))
 

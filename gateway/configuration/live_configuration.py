@@ -2,17 +2,26 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
-from gateway.configuration.background_task import in_background
+from experiments import Experiment, ExperimentError
+from gateway.background_task import in_background
 from gateway.configuration.catalogue import Catalogue
 from gateway.configuration.configuration import Configuration, ConfigurationFiles, Stamps
+from gateway.configuration.experiment_routes import refuse_other_unit
 from gateway.configuration.last_good import StateDirectory, StateNotWritten
 from gateway.configuration.route_overlay import Overlay, encode_overlay, overlay_file
+from gateway.routes_file import ModelRoute
 from settings import ConfigurationError
+from settings.patient_reader import PatientReader
 
 LOOK_EVERY_S: Final = 1.0
+
+Experiments = Mapping[str, tuple[Experiment, ...]]
+"""By model."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +43,9 @@ class LiveConfiguration:
     ) -> None:
         self._files, self._state, self._catalogue, self._clock = files, state, catalogue, clock
         self._changing = asyncio.Lock()
+        self._reader = PatientReader(files.config)
         self._task: asyncio.Task[None] | None = None
+        self._experiments: Experiments | None = None
         self.current, self.revision = first, first.revision
         self._agreed_at_s = clock()
         # Unknown: what was written while it was read is so found at the first look.
@@ -68,14 +79,17 @@ class LiveConfiguration:
         """
         async with self._changing:
             try:
-                stamps = await asyncio.to_thread(self._files.stamps, self.current.file_routes)
+                stamps = await self._reader.run(partial(self._files.stamps, self.current.file_routes))
                 settled, self._seen = stamps == self._seen, stamps
                 if stamps != self._read_at:
                     if not settled:
                         return
                     self._read_at = stamps
-                    self._put_in_force(await asyncio.to_thread(self._files.read))
+                    self._put_in_force(await self._reader.run(self._files.read))
+                    await asyncio.to_thread(self._files.keep)
             except ConfigurationError as error:
+                if self._reader.hangs:
+                    self._read_at = None  # nobody has seen them as they are now: they are read once they can be
                 self._refuse(str(error))
             if self.problem is None:
                 self._agreed_at_s = self._clock()
@@ -97,6 +111,14 @@ class LiveConfiguration:
                 await asyncio.to_thread(self._state.write, overlay_file(model), encode_overlay(overlay))
             self._take(configuration)
 
+    def take_experiments(self, experiments: Experiments) -> None:
+        """Put other experiments in force than the files have, from now on. experiments: by model.
+
+        One whose unit is not its route's is left out: it would split by something that it does not mean.
+        """
+        self._experiments = experiments
+        self._take(self.current)
+
     async def _keep_looking(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
@@ -110,6 +132,8 @@ class LiveConfiguration:
         self._take(configuration)
 
     def _take(self, configuration: Configuration) -> None:
+        if self._experiments is not None:
+            configuration = replace(configuration, experiments=_fitting(self._experiments, configuration.routes))
         revision = configuration.revision
         self.current = configuration
         if revision == self.revision:
@@ -133,3 +157,19 @@ class LiveConfiguration:
                 self._state.remove(overlay_file(model))
             except StateNotWritten as error:
                 logger.warning("an overlay that is void stays on disk", extra={"reason": str(error)})
+
+
+def _fitting(experiments: Experiments, routes: Mapping[str, ModelRoute]) -> dict[str, tuple[Experiment, ...]]:
+    found = {}
+    for model, route in routes.items():
+        fit = []
+        for experiment in experiments.get(model, ()):
+            try:
+                refuse_other_unit(experiment, route)
+            except ExperimentError as error:
+                logger.warning("an experiment is left out", extra={"experiment": experiment.name, "reason": str(error)})
+            else:
+                fit.append(experiment)
+        if fit:
+            found[model] = tuple(fit)
+    return found

@@ -9,7 +9,7 @@ from random import Random
 from typing import Final
 
 from contracts.manifest import ManifestError
-from gateway.configuration.background_task import in_background
+from gateway.background_task import in_background
 from gateway.configuration.discovery import Discovery, Resolve
 from gateway.configuration.last_good import StateDirectory, ignored
 from gateway.configuration.registered_views import RegisteredViews

@@ -47,6 +47,9 @@ class Submission(msgspec.Struct):
     avoid: Replica | None = None
     """The replica that failed with these rows, or is late with them."""
 
+    refused_by: Replica | None = None
+    """The replica that found fault with these rows, sent by themselves."""
+
     def fail(self, error: GatewayError) -> None:
         """Tell the caller, unless it has its answer or has gone."""
         if not self.answer.done():

@@ -32,8 +32,14 @@ FAILURES_MAX: Final = 2
 SWEEP_S: Final = 0.02
 """How often batches in flight are looked at for a stalled worker."""
 
-NOT_FOR_THE_ROWS: Final = frozenset({429, 502, 503, 504})
-"""Statuses that a worker, or a proxy before it, gives whatever it was sent."""
+ABOUT_THE_ROWS: Final = frozenset({400, 413, 422})
+"""Refusals that may say what they mean: these rows are bad. Every other one below 500 is of the replica: it, or a proxy
+before it, does not serve what it was asked for."""
+
+NOT_FOR_THE_ROWS: Final = frozenset({502, 503, 504})
+"""Failures that a worker, or a proxy before it, gives whatever it was sent."""
+
+TOO_MANY: Final = 429
 
 OUT_OF_TIME: Final = 504
 
@@ -262,18 +268,24 @@ class BatchDispatcher:
             self._failed(batch, WorkerUnavailable, str(answer), now)
         elif answer.status == 200:
             self._deliver(batch, answer, now)
-        elif answer.status < 500 and answer.status != 429:
-            self._succeeded(batch, now)
+        elif answer.status in ABOUT_THE_ROWS:
+            self._pool.refused_rows(replica, now)
             self._refused(batch, _told(answer))
         else:
-            if answer.retry_after_s is not None:
-                self._pool.rests(replica, answer.retry_after_s, now)
-            elif answer.status != OUT_OF_TIME or self._is_long_for_a_batch(now - batch.sent_at):
-                self._pool.failed(replica, now)
-            by_rows = answer.status not in NOT_FOR_THE_ROWS
-            self._failed(batch, WorkerUnavailable, _told(answer), now, answered=True, by_rows=by_rows)
+            self._came_to_nothing(batch, answer, now)
         if self._queue.rows:
             self._schedule()
+
+    def _came_to_nothing(self, batch: Batch, answer: WorkerAnswer, now: float) -> None:
+        replica, status = batch.replica, answer.status
+        if status < 500 and status != TOO_MANY:
+            self._pool.refused(replica, now)
+        elif answer.retry_after_s is not None:
+            self._pool.rests(replica, answer.retry_after_s, now)
+        elif status != OUT_OF_TIME or self._is_long_for_a_batch(now - batch.sent_at):
+            self._pool.failed(replica, now)
+        by_rows = status >= 500 and status not in NOT_FOR_THE_ROWS
+        self._failed(batch, WorkerUnavailable, _told(answer), now, answered=True, by_rows=by_rows)
 
     def _deliver(self, batch: Batch, answer: WorkerAnswer, now: float) -> None:
         try:
@@ -287,6 +299,8 @@ class BatchDispatcher:
         at = 0
         for submission in batch.submissions:
             end = at + submission.rows
+            if submission.refused_by is not None:
+                self._served_after_all(submission, batch.replica, now)
             if not submission.answer.done():
                 if submission.copies > 1:
                     self.hedges_won += submission.avoid is not batch.replica
@@ -303,13 +317,40 @@ class BatchDispatcher:
 
     def _refused(self, batch: Batch, reason: str) -> None:
         if len(batch.submissions) == 1:
-            self._fail_all(batch, WorkerRefused, reason)
+            self._refused_alone(batch.submissions[0], batch.replica, reason)
             return
         # Somebody's rows are poison. Each goes once more by itself, so that only theirs fails.
         for submission in batch.submissions:
             submission.alone = True
             if not _leaves_to_copy(submission):
                 self._queue.put_again(submission)
+
+    def _refused_alone(self, submission: Submission, replica: Replica, reason: str) -> None:
+        """Ask another replica for its opinion of one caller's rows. Two that refuse them are proof, one is none.
+
+        Not from the budget: whoever sends bad rows would spend it for all others. It is one attempt, which computes
+        nothing where the rows are bad.
+        """
+        is_first = submission.refused_by is None
+        if is_first:
+            submission.refused_by = replica
+        if submission.answer.done() or _leaves_to_copy(submission):
+            return
+        if is_first and self._rules.retry and self._pool.has_other(replica):
+            self.retried += 1
+            submission.alone = True
+            self._send_again(submission, replica)
+        else:
+            # The same one twice, since the others failed: nobody could tell.
+            kind = WorkerRefused if is_first or submission.refused_by is not replica else WorkerUnavailable
+            submission.fail(kind(f"{self._label}: {reason}"))
+
+    def _served_after_all(self, submission: Submission, replica: Replica, now: float) -> None:
+        # The rows are good, so the refusal was the replica's fault. Nothing else that a caller can bring about by its
+        # rows counts against a replica that refuses them.
+        refused_by, submission.refused_by = submission.refused_by, None
+        if refused_by is not None and refused_by is not replica:
+            self._pool.failed(refused_by, now)
 
     def _failed(
         self,
@@ -345,11 +386,6 @@ class BatchDispatcher:
     def _send_again(self, submission: Submission, but: Replica) -> None:
         submission.avoid = but
         self._queue.put_again(submission)
-
-    def _fail_all(self, batch: Batch, kind: type[WorkerRefused | WorkerUnavailable], reason: str) -> None:
-        # An exception each: one that is raised in many tasks gathers all of their tracebacks.
-        for submission in batch.submissions:
-            submission.fail(kind(f"{self._label}: {reason}"))
 
 
 def _leaves_to_copy(submission: Submission) -> bool:

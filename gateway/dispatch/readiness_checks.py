@@ -5,15 +5,19 @@ connection of its own, so that it waits behind no batch.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from gateway.background_task import in_background
 from gateway.dispatch.replica import Replica
 from gateway.dispatch.worker_connection import ConnectionLost, WorkerAnswer, WorkerConnection
 
 CHECK_EVERY_S: Final = 1.0
 CHECK_TIMEOUT_S: Final = 0.5
 """For an answer; longer is a failed check."""
+
+logger = logging.getLogger(__name__)
 
 Connect = Callable[[Replica, Callable[[WorkerConnection], None]], Awaitable[WorkerConnection]]
 Checked = Callable[[Replica, float | None, float], None]
@@ -41,7 +45,7 @@ class ReadinessChecks:
             self._tasks.pop(replica).cancel()
         for replica in replicas:
             if replica not in self._tasks:
-                self._tasks[replica] = asyncio.create_task(self._keep_checking(replica), name=f"check {replica.url}")
+                self._tasks[replica] = in_background(self._keep_checking(replica), f"check {replica.url}")
 
     async def close(self) -> None:
         """Stop."""
@@ -56,22 +60,28 @@ class ReadinessChecks:
         try:
             while True:
                 began_s = self._clock()
+                passed = False
                 try:
                     async with asyncio.timeout(CHECK_TIMEOUT_S):
                         if connection is None or not connection.idle:
                             connection = await self._connect(replica, lambda _: None)
                         passed = await self._ask(replica, connection)
                 except OSError:  # TimeoutError is one
-                    passed = False
-                    if connection is not None:
-                        connection.abort("no answer to a readiness check")
-                        connection = None
+                    _end(connection)
+                except Exception:
+                    logger.exception("a readiness check could not be made", extra={"worker": replica.url})
+                    _end(connection)
                 now_s = self._clock()
-                self._checked(replica, now_s - began_s if passed else None, now_s)
+                self._tell(replica, now_s - began_s if passed else None, now_s)
                 await asyncio.sleep(CHECK_EVERY_S)
         finally:
-            if connection is not None:
-                connection.abort("no more checks")
+            _end(connection)
+
+    def _tell(self, replica: Replica, latency_s: float | None, now_s: float) -> None:
+        try:
+            self._checked(replica, latency_s, now_s)
+        except Exception:  # what others make of it must not end the checks: nothing else brings a replica back
+            logger.exception("the result of a readiness check was not taken", extra={"worker": replica.url})
 
     async def _ask(self, replica: Replica, connection: WorkerConnection) -> bool:
         answered: asyncio.Future[WorkerAnswer | ConnectionLost] = asyncio.get_running_loop().create_future()
@@ -82,3 +92,8 @@ class ReadinessChecks:
         )
         answer = await answered
         return isinstance(answer, WorkerAnswer) and answer.status == 200
+
+
+def _end(connection: WorkerConnection | None) -> None:
+    if connection is not None:
+        connection.abort("no answer to a readiness check, or no more checks")

@@ -9,8 +9,9 @@ from typing import Final
 RETRY_SHARE: Final = 0.2
 """Of the requests of the last WINDOW_S: what retries and hedges may be, together."""
 
-RETRIES_MIN: Final = 3
-"""That may go out in a window however few the requests: with one request a second, a share would allow none."""
+RETRIES_MIN: Final = 10
+"""That may go out in a window however few the requests: with one request a second a share would allow two. A replica is
+left out after five failures in a row, with two batches under way: those who prove it bad shall not pay for it."""
 
 WINDOW_S: Final = 10
 """In slots of one second: the one that has begun, and the nine before it."""

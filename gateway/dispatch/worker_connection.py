@@ -69,8 +69,15 @@ class WorkerConnection(asyncio.Protocol):
         return self._waiting is None and self._transport is not None
 
     def exchange(self, parts: list[bytes], on_answer: OnAnswer) -> None:
-        """Send one request (its bytes in parts) and report its answer to `on_answer`. Only while idle."""
-        assert self._transport is not None
+        """Send one request (its bytes in parts) and report its answer to `on_answer`. Only while idle.
+
+        A server may close a connection at any moment, also between the look at `idle` and this: then the loss is
+        reported at once.
+        """
+        assert self._waiting is None
+        if self._transport is None:
+            on_answer(ConnectionLost("the connection had ended before anything was sent"))
+            return
         self._waiting = on_answer
         self._body = []
         self._body_bytes = self._headers = self._head_bytes = 0

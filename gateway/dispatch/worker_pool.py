@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final
 
+from gateway.background_task import in_background
 from gateway.dispatch.balancing import choose
 from gateway.dispatch.dispatch_rules import DispatchRules
 from gateway.dispatch.outlier_ejection import CONSECUTIVE_FAILURES, OutlierEjection, ReplicaHealth
@@ -34,6 +35,9 @@ for garbage or for a new version is shorter."""
 
 REST_S_MAX: Final = 1.0
 """The longest that a worker's own `retry-after` keeps it out of use: nobody may switch itself off for an hour."""
+
+REFUSAL_REST_S: Final = 0.05
+"""How long a replica that refuses to serve is given nothing, doubled by each failure in a row, up to REST_S_MAX."""
 
 RETIRE_S_MAX: Final = 70.0
 """How long a replica whose address is gone may take to finish: longer than any deadline."""
@@ -129,6 +133,19 @@ class WorkerPool:
             logger.warning("worker ejected", extra={"worker": replica.url, "reason": "failures in a row"})
             self._reconsider()
 
+    def refused(self, replica: Replica, now_s: float) -> None:
+        """Note that a replica does not serve what it is there for, whatever it is sent.
+
+        It is left alone for a while besides, longer each time: whoever refuses at once looks idle. So most of a pool
+        may refuse, more than can be ejected, and the others serve.
+        """
+        self.failed(replica, now_s)
+        self.rests(replica, REFUSAL_REST_S * 2 ** min(replica.health.failures_in_row, CONSECUTIVE_FAILURES), now_s)
+
+    def refused_rows(self, replica: Replica, now_s: float) -> None:
+        """Note an answer that may be the rows' fault: neither for the replica nor against it, except that it lives."""
+        replica.silent_since_s = now_s if replica.outstanding_rows else None
+
     def rests(self, replica: Replica, asked_s: float, now_s: float) -> None:
         """Leave a replica alone for as long as it asks, within reason, while there are others."""
         replica.rests_until_s = now_s + min(asked_s, REST_S_MAX)
@@ -179,9 +196,6 @@ class WorkerPool:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for replica in (*self.replicas, *self._keepers):
-            for connection in list(replica.connections):
-                connection.abort("the gateway is closing")
         self._keepers.clear()
 
     def look(self) -> None:
@@ -196,8 +210,9 @@ class WorkerPool:
             self._reconsider()
 
     def _keep_looking(self) -> None:
-        self.look()
+        # The next look first: whatever this one meets, ejected replicas are let back in.
         self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._keep_looking)
+        self.look()
 
     def _reconsider(self) -> None:
         """Choose anew which replicas may be given work."""
@@ -231,13 +246,12 @@ class WorkerPool:
 
     def _keep_connected(self, replica: Replica) -> None:
         self._keepers[replica] = [
-            asyncio.create_task(self._keep(replica), name=f"connect {replica.url}")
-            for _ in range(BATCHES_IN_FLIGHT_PER_REPLICA)
+            in_background(self._keep(replica), f"connect {replica.url}") for _ in range(BATCHES_IN_FLIGHT_PER_REPLICA)
         ]
 
     def _retire(self, replica: Replica) -> None:
         replica.retiring = True
-        task = asyncio.create_task(self._finish(replica), name=f"retire {replica.url}")
+        task = in_background(self._finish(replica), f"retire {replica.url}")
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
@@ -250,8 +264,6 @@ class WorkerPool:
         for keeper in keepers:
             keeper.cancel()
         await asyncio.gather(*keepers, return_exceptions=True)
-        for connection in list(replica.connections):
-            connection.abort("the worker's address is gone")
 
     async def _connect(self, replica: Replica, on_lost: Callable[[WorkerConnection], None]) -> WorkerConnection:
         address, loop = replica.address, asyncio.get_running_loop()
@@ -266,28 +278,39 @@ class WorkerPool:
         return connection
 
     async def _keep(self, replica: Replica) -> None:
-        loop = asyncio.get_running_loop()
         delay_s = 0.0
         while True:
             await asyncio.sleep(delay_s)
-            lost = asyncio.Event()
             try:
-                connection = await self._connect(replica, lambda _: lost.set())  # noqa: B023 - called before the next round
-            except OSError as error:  # TimeoutError is one, and so is a certificate that does not fit
-                if replica.answered or not delay_s:
-                    logger.warning("worker cannot be reached", extra={"worker": replica.url, "reason": str(error)})
+                delay_s = await self._stay_connected(replica, delay_s)
+            except Exception:
+                logger.exception("a connection to a worker could not be kept", extra={"worker": replica.url})
                 replica.answered = False
-                self._reconsider()
-                delay_s = min(max(delay_s * 2, RECONNECT_DELAY_S_MIN), RECONNECT_DELAY_S_MAX)
-                continue
-            connected_at = loop.time()
-            replica.answered = True
-            replica.connections.append(connection)
+                delay_s = RECONNECT_DELAY_S_MAX
+
+    async def _stay_connected(self, replica: Replica, waited_s: float) -> float:
+        """Connect once, until that connection is lost. Returns how long to wait before the next, in seconds."""
+        loop = asyncio.get_running_loop()
+        longer_s = min(max(waited_s * 2, RECONNECT_DELAY_S_MIN), RECONNECT_DELAY_S_MAX)
+        lost = asyncio.Event()
+        try:
+            connection = await self._connect(replica, lambda _: lost.set())
+        except OSError as error:  # TimeoutError is one, and so is a certificate that does not fit
+            if replica.answered or not waited_s:
+                logger.warning("worker cannot be reached", extra={"worker": replica.url, "reason": str(error)})
+            replica.answered = False
+            self._reconsider()
+            return longer_s
+        connected_at = loop.time()
+        replica.answered = True
+        replica.connections.append(connection)
+        try:
             self._reconsider()
             await lost.wait()
+        finally:
             replica.connections.remove(connection)
-            # One that lived a while was closed for being idle, or by a restart; one that was given up was good. Replace
-            # it at once: to wait would take capacity away just when answers are late, and make all of them late.
-            lived = loop.time() - connected_at > RECONNECT_DELAY_S_MAX
-            at_once = lived or connection.given_up
-            delay_s = 0.0 if at_once else min(max(delay_s * 2, RECONNECT_DELAY_S_MIN), RECONNECT_DELAY_S_MAX)
+            connection.abort("the gateway keeps it no longer")
+        # One that lived a while was closed for being idle, or by a restart; one that was given up was good. Replace
+        # it at once: to wait would take capacity away just when answers are late, and make all of them late.
+        lived = loop.time() - connected_at > RECONNECT_DELAY_S_MAX
+        return 0.0 if lived or connection.given_up else longer_s

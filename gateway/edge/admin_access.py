@@ -16,7 +16,8 @@ ACTOR: Final = b"x-sekisho-actor"
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 """For probes and scrapers, which have no keys. They say how the gateway is, and nothing that a caller sent."""
 
-EXPERIMENTS: Final = "/admin/v1/experiments"
+EXPERIMENTS: Final = ("/admin/v1/experiments", "/admin/v1/explain", "/admin/v1/audit", "/admin/v1/kill-switch")
+"""What an experimenter's key opens, with everything below."""
 
 _ADMIN: Final = (Scope.ADMIN,)
 _EXPERIMENT: Final = (Scope.EXPERIMENT, Scope.ADMIN)
@@ -50,7 +51,8 @@ def guarded(application: AsgiApplication, gate: AccessGate | None, new_id: Calla
 
 def scopes_of(path: str) -> tuple[Scope, ...]:
     """Return the scopes of which one is enough for a path of the admin port."""
-    return _EXPERIMENT if path == EXPERIMENTS or path.startswith(EXPERIMENTS + "/") else _ADMIN
+    is_experimenters = any(path == opened or path.startswith(opened + "/") for opened in EXPERIMENTS)
+    return _EXPERIMENT if is_experimenters else _ADMIN
 
 
 async def _refuse(error: GatewayError, request_id: str, send: Any) -> None:

@@ -12,15 +12,23 @@ from http_server.server import Limits
 BODY_BYTES_MAX: Final = 1024 * 1024
 """An experiment is a page; a megabyte of one is a mistake."""
 
-LIMITS: Final = Limits(connections_max=1_024, held_bytes_max=64 * 1024 * 1024, unsent_bytes_max=256 * 1024 * 1024)
+LIMITS: Final = Limits(
+    connections_max=1_024,
+    descriptors_share=1 / 8,
+    held_bytes_max=64 * 1024 * 1024,
+    unsent_bytes_max=256 * 1024 * 1024,
+)
 """Fewer than on the data port: probes, scrapers and people."""
+
+PROBED: Final = frozenset({"/healthz", "/readyz"})
+"""Answered however many other requests there are: who gets no answer here takes the gateway for dead."""
 
 
 class AdminPort:
     """An `http_server.Application`."""
 
     def __init__(self, application: AsgiApplication, new_id: Callable[[], str]) -> None:
-        self._bridge, self._new_id = AsgiBridge(application, self._fault), new_id
+        self._bridge, self._new_id = AsgiBridge(application, self.refusal, self._fault, PROBED), new_id
 
     def body_bytes_max(self, target: bytes) -> int:  # noqa: ARG002 - the server asks by target
         """Return the limit, which is that of every path."""

@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from fastapi import FastAPI, Query, Request
+import msgspec
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -15,18 +16,24 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
-from experiments import Experiment, assign
+from experiments.register import Register
+from gateway.access.gate import AccessGate
 from gateway.admission import Admission
 from gateway.configuration.catalogue import Catalogue
 from gateway.configuration.configuration_report import ConfigurationReport
+from gateway.configuration.version_changes import VersionChanges
 from gateway.edge import problem
+from gateway.edge.change_requests import refuse_with_problems
+from gateway.edge.experiments_api import add_experiment_routes
 from gateway.edge.http_exchange import request_id_of
+from gateway.edge.insight_api import add_insight_routes
+from gateway.edge.ofrep_route import add_ofrep_route
 from gateway.edge.openapi_paths import add_bare_routes
+from gateway.edge.versions_api import add_version_routes
+from gateway.experimentation.served_experiments import ServedExperiments
 from gateway.metrics import GatewayMetrics
 from gateway.prediction_log.log_writer import LogWriter
 from settings.followed_files import FollowedFiles
-
-UNIT_CHARACTERS_MAX: Final = 256
 
 PROBLEM: Final[dict[str, Any]] = {problem.CONTENT_TYPE.decode(): {}}
 
@@ -54,8 +61,13 @@ class ModelSummary(BaseModel):
     versions: list[str]
 
 
-def data_api(catalogue: Catalogue, new_id: Callable[[], str]) -> FastAPI:
-    """Build what the data port serves beside the bare routes."""
+def data_api(
+    catalogue: Catalogue,
+    new_id: Callable[[], str],
+    experiments: Callable[[], Register],
+    access: AccessGate | None,
+) -> FastAPI:
+    """Build what the data port serves beside the bare routes. access: None where there are no keys."""
     app = FastAPI(
         title="Sekisho", summary="Predictions and their outcomes", version="1", redoc_url=None, redirect_slashes=False
     )
@@ -71,14 +83,8 @@ def data_api(catalogue: Catalogue, new_id: Callable[[], str]) -> FastAPI:
             raise HTTPException(404, f"no model {model[:64]!r} is served here")
         return _summary(catalogue, model)
 
-    generated = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generated()
-        add_bare_routes(document)
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]
+    add_ofrep_route(app, catalogue, experiments, access)
+    _describe_once(app, add_bare_routes)
     return app
 
 
@@ -91,6 +97,8 @@ def admin_api(
     is_draining: Callable[[], bool],
     new_id: Callable[[], str],
     configuration: ConfigurationReport,
+    versions: VersionChanges,
+    experiments: ServedExperiments,
     followed: Sequence[FollowedFiles[Any]] = (),
 ) -> FastAPI:
     """Build what the admin port serves. followed: files whose state the status tells."""
@@ -137,6 +145,7 @@ def admin_api(
         return {
             "pid": os.getpid(),
             "configuration": configuration.status(),
+            "experiments": await experiments.status(),
             "models": {name: _status(catalogue, name) for name in catalogue.models},
             "requests_in_flight": admission.in_flight,
             "admission": {
@@ -153,35 +162,36 @@ def admin_api(
             },
         }
 
-    @app.get("/admin/v1/experiments", summary="The experiments, by name")
-    async def experiments() -> dict[str, Any]:
-        return {e.name: _revisioned(e) for model in catalogue.models.values() for e in model.experiments}
-
-    @app.get("/admin/v1/experiments/{experiment}", summary="One experiment")
-    async def experiment(experiment: str) -> dict[str, Any]:
-        return _revisioned(_find(catalogue, experiment))
-
-    @app.get("/admin/v1/experiments/{experiment}/explain", summary="One unit's decision, with the bucket numbers")
-    async def explain(
-        experiment: str, unit: str = Query(min_length=1, max_length=UNIT_CHARACTERS_MAX)
-    ) -> dict[str, Any]:
-        found = _find(catalogue, experiment)
-        decision = assign((found,), unit, {found.unit: unit})
-        return {
-            "unit": unit,
-            "enrolled": decision.enrolled,
-            "variant": decision.variant.name if decision.variant else None,
-            "version": decision.variant.version if decision.variant else None,
-            "reason": decision.reason.value,
-            "enrol_bucket": decision.enrol_bucket,
-            "split_bucket": decision.split_bucket,
-            "revision": found.revision,
-        }
-
+    add_version_routes(app, versions)
+    add_experiment_routes(app, experiments.register, experiments.stored)
+    add_insight_routes(app, experiments.register, experiments.stored)
+    _describe_once(app)
     return app
 
 
+def _describe_once(app: FastAPI, add: Callable[[dict[str, Any]], None] | None = None) -> None:
+    """Serve the OpenAPI document as bytes that are made once, now that the routes are as they stay.
+
+    add: adds to it what the framework does not know of.
+    """
+    # The framework's own answer makes dictionaries, and JSON of them, at each request: 5 ms of the event loop, for
+    # whoever asks and without a key.
+    document = app.openapi()
+    if add is not None:
+        add(document)
+    encoded = msgspec.json.encode(document)
+
+    async def described(_: Request) -> Response:
+        return Response(encoded, media_type="application/json")
+
+    routes = app.router.routes
+    (place,) = (n for n, route in enumerate(routes) if isinstance(route, Route) and route.path == app.openapi_url)
+    routes[place] = Route(str(app.openapi_url), described, include_in_schema=False)
+
+
 def _answer_with_problems(app: FastAPI, new_id: Callable[[], str]) -> None:
+    refuse_with_problems(app, new_id)
+
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         request_id = request_id_of(dict(request.scope["headers"]), new_id)
@@ -239,22 +249,4 @@ def _status(catalogue: Catalogue, name: str) -> dict[str, Any]:
             }
             for served in model.versions.values()
         },
-    }
-
-
-def _find(catalogue: Catalogue, name: str) -> Experiment:
-    for model in catalogue.models.values():
-        for experiment in model.experiments:
-            if experiment.name == name:
-                return experiment
-    raise HTTPException(404, f"no experiment {name[:64]!r}")
-
-
-def _revisioned(experiment: Experiment) -> dict[str, Any]:
-    return {
-        "revision": experiment.revision,
-        "epoch": experiment.epoch,
-        "units_moved_bp": 0,
-        "warnings": [],
-        "document": dict(experiment.document),
     }

@@ -2,21 +2,31 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Final
 
-from gateway.edge import inference_route, outcomes_route, predict_route, problem
-from gateway.edge.http_exchange import request_id_of
+from gateway.access.keys_file import Scope
+from gateway.edge import inference_route, ofrep_route, outcomes_route, predict_route, problem
+from gateway.edge.http_exchange import check_json, request_id_of
 from gateway.edge.inference_route import InferenceRoute
 from gateway.edge.outcomes_route import OutcomesRoute
 from gateway.edge.predict_route import PredictRoute
+from gateway.errors import GatewayError, MethodNotAllowed, UnknownModel
 from gateway.metrics import GatewayMetrics
 from gateway.routes_file import BODY_BYTES_DEFAULT
 from gateway.served_models import ServedModel
 from http_server.asgi import AsgiApplication, AsgiBridge
-from http_server.exchange import Exchange, Header, path_of
+from http_server.exchange import Exchange, Header, Refusal, path_of
+
+BODY_BYTES_UNREAD: Final = 16 * 1024
+"""Of what is sent to a path that takes no body, or is not there: it is read for the answer's sake, and needs no key."""
+
+INFER: Final = "/infer"
+OFREP: Final = ofrep_route.PATH.partition("{")[0]
+OFREP_SCOPES: Final = (Scope.PREDICT, Scope.EXPERIMENT)
 
 
 class DataPort:
-    """An `http_server.Application`."""
+    """An `http_server.Application` that looks ahead: who may not send a body is told so before it is read."""
 
     def __init__(
         self,
@@ -29,7 +39,8 @@ class DataPort:
         new_id: Callable[[], str],
     ) -> None:
         self._predict, self._inference, self._outcomes = predict, inference, outcomes
-        self._rest, self._metrics, self._new_id = AsgiBridge(rest, self._fault), metrics, new_id
+        self._rest, self._metrics, self._new_id = AsgiBridge(rest, self.refusal, self._fault), metrics, new_id
+        self._access = predict.access  # one gate stands before all of this port's routes
         self._models = models
         self._model_by_target: dict[bytes, ServedModel] = {}
         self.follow_models()
@@ -50,8 +61,60 @@ class DataPort:
             path = path_of(target)
             if path == outcomes_route.PATH:
                 return outcomes_route.BODY_BYTES_MAX
-            model = self._predict.model_at(path) if self._predict.serves(path) else self._inference.model_at(path)
+            if self._predict.serves(path):
+                model = self._predict.model_at(path)
+            elif path.endswith(INFER):
+                model = self._inference.model_at(path)
+            elif not path.startswith(OFREP):
+                return BODY_BYTES_UNREAD
         return BODY_BYTES_DEFAULT if model is None else model.route.limits.body_bytes_max
+
+    def before_body(self, method: str, target: bytes, fields: dict[bytes, bytes]) -> Refusal | None:
+        """Refuse what its route would refuse whatever the body says: key, scope, model, rate, method, type.
+
+        Takes nothing of a key's rate: the route does, once it has the body.
+        """
+        path = path_of(target)
+        try:
+            self._look(method, path, fields)
+        except GatewayError as error:
+            return self._refused(error, path, fields)
+        return None
+
+    def _look(self, method: str, path: str, fields: dict[bytes, bytes]) -> None:
+        if path == outcomes_route.PATH:
+            self._look_at_key(fields, outcomes_route.SCOPES)
+        elif self._predict.serves(path):
+            self._look_at_model(fields, predict_route.SCOPES, self._predict.model_at(path))
+        elif path.endswith(INFER) and self._inference.serves(path):
+            self._look_at_model(fields, inference_route.SCOPES, self._inference.model_at(path))
+        elif path.startswith(OFREP):
+            self._look_at_key(fields, OFREP_SCOPES)
+        else:
+            return  # what takes no body answers by itself, once it has read the little that it takes
+        if method != "POST":
+            raise MethodNotAllowed("POST")
+        if not path.endswith(INFER):
+            check_json(fields)
+
+    def _look_at_model(self, fields: dict[bytes, bytes], scopes: tuple[Scope, ...], model: ServedModel | None) -> None:
+        self._look_at_key(fields, scopes, None if model is None else model.name)
+        if model is None:
+            known = ", ".join(sorted(self._models))
+            raise UnknownModel(f"no model of that name is served here; there are: {known}", "model")
+
+    def _look_at_key(self, fields: dict[bytes, bytes], scopes: tuple[Scope, ...], model: str | None = None) -> None:
+        if self._access is not None:
+            self._access.admit(fields, scopes, model, ahead=True)
+
+    def _refused(self, error: GatewayError, path: str, fields: dict[bytes, bytes]) -> Refusal:
+        self._metrics.errors.add(error.code)
+        request_id = request_id_of(fields, self._new_id)
+        status, headers, body = problem.problem(error, request_id)
+        if not self._inference.serves(path):
+            return status, problem.head_lines(request_id, problem.CONTENT_TYPE, headers), body
+        head = problem.head_lines(request_id, b"application/json", headers)
+        return status, head, inference_route.error_document(error.detail)
 
     def serve(self, exchange: Exchange) -> None:
         """Pass the request on."""

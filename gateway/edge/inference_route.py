@@ -45,10 +45,11 @@ from gateway.errors import (
     UnsupportedMediaType,
 )
 from gateway.metrics import GatewayMetrics
-from gateway.predict import Call, Prediction, Predictor, is_split
+from gateway.predict import Prediction, Predictor
 from gateway.predict_request import PredictRequest
 from gateway.row_sources import SentRows
 from gateway.served_models import STATIC_DATATYPE, ServedModel, ServedVersion
+from gateway.variant_draw import Call, is_split
 from http_server.content_encoding import EncodingCorrupt, EncodingUnknown, InflatedTooLarge, encoding_of, inflated
 from http_server.exchange import Exchange
 

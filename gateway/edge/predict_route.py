@@ -15,10 +15,11 @@ from gateway.edge.http_exchange import check_json, decode_json, request_id_of
 from gateway.errors import GatewayError, MethodNotAllowed, UnknownModel
 from gateway.feature_rows import FeatureAssembler
 from gateway.metrics import GatewayMetrics
-from gateway.predict import Call, Prediction, Predictor
+from gateway.predict import STATIC_VERSION, Prediction, Predictor
 from gateway.predict_request import PredictAnswer, PredictRequest
 from gateway.row_sources import StoredRows
 from gateway.served_models import ServedModel
+from gateway.variant_draw import Call
 from http_server.exchange import Exchange
 
 PREFIX: Final = "/v1/models/"
@@ -51,7 +52,7 @@ class PredictRoute:
         access: AccessGate | None = None,
     ) -> None:
         self._models, self._predictor, self._features, self._metrics = models, predictor, features, metrics
-        self._new_id, self._clock, self._access = new_id, clock, access
+        self._new_id, self._clock, self.access = new_id, clock, access
         self._decoder = msgspec.json.Decoder(PredictRequest)
         self._encode = msgspec.json.Encoder().encode
         self._observe_ok = metrics.requests.child("POST", ROUTE, "200").observe
@@ -96,7 +97,7 @@ class PredictRoute:
     ) -> Call:
         # Authenticate, count against the key's rate, look for room, then read: what is refused costs no decoding.
         name = None if model is None else model.name
-        key = None if self._access is None else self._access.admit(headers, SCOPES, name)
+        key = None if self.access is None else self.access.admit(headers, SCOPES, name)
         if exchange.method != "POST":
             raise MethodNotAllowed("POST")
         if model is None:
@@ -120,7 +121,7 @@ class PredictRoute:
         answer = PredictAnswer(
             predictions=prediction.predictions,
             model=call.model.name,
-            version=scored.planned.version if scored.planned is not None else "static",
+            version=scored.planned.version if scored.planned is not None else STATIC_VERSION,
             variant=prediction.variant_served,
             experiment=assignment.experiment.name if assignment.variant and assignment.experiment else None,
             prediction_id=prediction.prediction_id,

@@ -1,5 +1,6 @@
 """Errors → RFC 9457 problem documents. The one table from error types to statuses."""
 
+from collections.abc import Mapping
 from math import ceil
 from typing import Any, Final
 
@@ -15,10 +16,14 @@ STATUS_BY_ERROR: Final[dict[type[errors.GatewayError], int]] = {
     errors.UnknownPath: 404,
     errors.UnknownModel: 404,
     errors.UnknownVersion: 404,
+    errors.UnknownExperiment: 404,
+    errors.NoResults: 404,
     errors.MethodNotAllowed: 405,
     errors.TooSlow: 408,
     errors.VersionInUse: 409,
     errors.VersionNotReady: 409,
+    errors.ExperimentsFromFiles: 409,
+    errors.PreconditionFailed: 412,
     errors.BodyTooLarge: 413,
     errors.TooManyInstances: 413,
     errors.UnsupportedMediaType: 415,
@@ -32,6 +37,7 @@ STATUS_BY_ERROR: Final[dict[type[errors.GatewayError], int]] = {
     errors.UnknownVariant: 422,
     errors.FeaturesMissing: 422,
     errors.ForcedVariantRefused: 403,
+    errors.PreconditionRequired: 428,
     errors.RateLimited: 429,
     errors.Overloaded: 503,
     errors.ModelNotReady: 503,
@@ -40,6 +46,7 @@ STATUS_BY_ERROR: Final[dict[type[errors.GatewayError], int]] = {
     errors.WorkerRefused: 503,
     errors.OutcomesNotAccepted: 503,
     errors.ChangeNotKept: 503,
+    errors.ExperimentsUnavailable: 503,
     errors.DeadlineExceeded: 504,
 }
 
@@ -51,9 +58,11 @@ TITLE_BY_STATUS: Final = {
     405: "Method not allowed",
     408: "The request did not arrive in time",
     409: "Not while it is as it is",
+    412: "It has changed meanwhile",
     413: "The request is too large",
     415: "Unsupported media type",
     422: "The request cannot be answered as it stands",
+    428: "The request must say what it changes",
     429: "Too many requests",
     431: "The request's head is too large",
     500: "Internal error",
@@ -98,7 +107,8 @@ def problem(error: errors.GatewayError, request_id: str) -> tuple[int, Headers, 
     if isinstance(error, errors.RateLimited):
         # Whole seconds, as RFC 9110 has it, and never fewer than there are to wait.
         headers.append((b"retry-after", b"%d" % max(1, ceil(error.wait_s))))
-    return status, headers, document(status, error.code, error.detail, request_id, error.field)
+    body = document(status, error.code, error.detail, request_id, error.field, error.facts)
+    return status, headers, body
 
 
 def refusal(status: int, detail: str, request_id: str) -> tuple[bytes, bytes]:
@@ -124,8 +134,15 @@ def head_lines(request_id: str, content_type: bytes, more: Headers | None = None
     return lines + head_of(more) if more else lines
 
 
-def document(status: int, code: str, detail: str, request_id: str, field: str | None = None) -> bytes:
-    """Encode a problem document; `code` is stable, `detail` is for people."""
+def document(
+    status: int,
+    code: str,
+    detail: str,
+    request_id: str,
+    field: str | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Encode a problem document; `code` is stable, `detail` is for people, `facts` are further members."""
     content: dict[str, Any] = {
         "type": f"urn:sekisho:problem:{code}",
         "title": TITLE_BY_STATUS[status],
@@ -136,4 +153,6 @@ def document(status: int, code: str, detail: str, request_id: str, field: str | 
     }
     if field is not None:
         content["field"] = field
+    if facts:
+        content.update(facts)
     return _encode(content)

@@ -11,10 +11,17 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway.merged_metrics import MergedMetrics
-from gateway.process_client import CHANGE_TIMEOUT_S, TIMEOUT_S, ProcessSilent, ask, get
+from gateway.process_client import CHANGE_TIMEOUT_S, TIMEOUT_S, ProcessSilent, ask, ask_whole
 
-PASSED_ON: Final = frozenset({b"content-type", b"x-sekisho-actor", b"x-sekisho-reason", b"x-request-id"})
+PASSED_ON: Final = frozenset(
+    {b"content-type", b"x-sekisho-actor", b"x-sekisho-reason", b"x-request-id", b"if-match", b"if-none-match"}
+)
 """Headers of a change that its processes are told. Who makes it has been looked at here."""
+
+PASSED_BACK: Final = (b"content-type", b"etag", b"retry-after")
+
+OF_ALL_GATEWAYS: Final = ("/admin/v1/experiments/", "/admin/v1/kill-switch")
+"""What is changed there lies in a store that all processes follow: one of them makes the change."""
 
 Headers = Sequence[tuple[bytes, bytes]]
 Answer = tuple[int, bytes]
@@ -81,17 +88,29 @@ def supervisor_api(processes: Mapping[str, Path], metrics: MergedMetrics) -> Fas
 
     @app.get("/admin/v1/{rest:path}", summary="What every process answers alike: the first one's answer")
     async def first(rest: str, request: Request) -> Response:  # noqa: ARG001 - the path is passed on as it came
+        return await ask_one_of_them(request, TIMEOUT_S)
+
+    async def ask_one_of_them(request: Request, timeout_s: float) -> Response:
+        headers = [header for header in request.scope["headers"] if header[0] in PASSED_ON]
+        body = await request.body()
         for socket_path in list(processes.values()):
             try:
-                return _passed_on(await get(socket_path, _target(request)))
+                status, fields, content = await ask_whole(
+                    socket_path, request.method, _target(request), headers, body, timeout_s
+                )
             except ProcessSilent:
+                if request.method != "GET":
+                    break  # it may have been done: whoever asked is told that nobody knows
                 continue
+            return Response(content, status, {n.decode(): fields[n].decode() for n in PASSED_BACK if n in fields})
         return _nobody()
 
     @app.api_route(
         "/admin/v1/{rest:path}", methods=["PUT", "DELETE"], summary="A change of every process, or the first refusal"
     )
     async def change(rest: str, request: Request) -> Response:  # noqa: ARG001 - as above
+        if _target(request).startswith(OF_ALL_GATEWAYS):
+            return await ask_one_of_them(request, CHANGE_TIMEOUT_S)
         headers = [header for header in request.scope["headers"] if header[0] in PASSED_ON]
         asked = (request.method, headers, await request.body())
         target = _target(request)

@@ -48,6 +48,9 @@ LOSS_TOLD_EVERY_S: Final = 60.0
 CLOSE_TIMEOUT_S: Final = 30.0
 HOUR_US: Final = 3_600_000_000
 
+DISK_REST_S: Final = 1.0
+"""After a failed append nothing is tried for so long: each try leaves a broken stream behind, and a line in the log."""
+
 FileKey = tuple[LogTable, int]
 """Rows share a file where the table, and with it the columns, and the hour are the same."""
 
@@ -103,6 +106,8 @@ class LogWriter:
         self._dropped_by_writer: dict[str, int] = {}
         self._offered = self._written = self._lost_by_loop = self._lost_by_writer = 0
         self._lost_untold, self._told_at_us = 0, -inf
+        self._disk_fault: Exception | None = None
+        self._disk_rests_until_us = 0
 
     def start(self) -> None:
         """Make the directory, have finished what a dead process left, and write. Raises OSError where it cannot."""
@@ -210,14 +215,20 @@ class LogWriter:
             self._lose("unwritable", entries, error)
             return
         key = (table, hour)
+        if self._disk_fault is not None and self._clock_us() < self._disk_rests_until_us:
+            self._lose("disk", entries, self._disk_fault)
+            return
         try:
             self._spool(key, batch.schema).append(batch)
         except (OSError, pa.ArrowException) as error:
             self._lose("disk", entries, error)
+            self._disk_fault = error
+            self._disk_rests_until_us = self._clock_us() + int(DISK_REST_S * 1e6)
             # The stream takes nothing more: close it and begin another.
             if key in self._open:
                 self._close(key)
         else:
+            self._disk_fault = None
             self._written += batch.num_rows
 
     def _lose(self, reason: str, entries: Sequence[Entry], error: Exception) -> None:

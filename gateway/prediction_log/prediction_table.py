@@ -74,6 +74,8 @@ class PredictionEntry(NamedTuple):
     queue_us: int
     infer_us: int
     total_us: int
+    shadow: bool = False
+    """Whether nobody got this answer: another version gave it."""
 
 
 class PredictionTable:
@@ -128,21 +130,22 @@ class PredictionTable:
         experiment, revision, epoch, variant, probability, forced = spread(
             self._decisions.columns(keys, fields.assignment), counts
         )
-        degraded, errors = fields.degraded, fields.error_code
-        prediction_id, request_id, ts, unit, served, enrol_bucket, split_bucket, fallbacks, error, *stages = spread(
-            [
-                texts(fields.prediction_id),
-                texts(fields.request_id),
-                times(fields.ts_us),
-                texts(fields.unit),
-                *self._served.columns(fields.variant_served, fields.variant_served),
-                integers(enrol_buckets, np.int16, pa.int16()),
-                integers(split_buckets, np.int16, pa.int16()),
-                pa.array(degraded, pa.list_(pa.string())) if any(degraded) else self._nothing_degraded.rows(entries),
-                *(self._errors.columns(errors, errors) if any(errors) else [self._no_error.rows(entries)]),
-                *durations([fields.features_us, fields.queue_us, fields.infer_us, fields.total_us]),
-            ],
-            counts,
+        degraded, errors, shadows = fields.degraded, fields.error_code, fields.shadow
+        each = [
+            texts(fields.prediction_id),
+            texts(fields.request_id),
+            times(fields.ts_us),
+            texts(fields.unit),
+            *self._served.columns(fields.variant_served, fields.variant_served),
+            integers(enrol_buckets, np.int16, pa.int16()),
+            integers(split_buckets, np.int16, pa.int16()),
+            pa.array(shadows, pa.bool_()) if any(shadows) else self._false.rows(entries),
+            pa.array(degraded, pa.list_(pa.string())) if any(degraded) else self._nothing_degraded.rows(entries),
+            *(self._errors.columns(errors, errors) if any(errors) else [self._no_error.rows(entries)]),
+            *durations([fields.features_us, fields.queue_us, fields.infer_us, fields.total_us]),
+        ]
+        prediction_id, request_id, ts, unit, served, enrol, split, shadow, fallbacks, error, *stages = spread(
+            each, counts
         )
         return [
             prediction_id,
@@ -158,11 +161,11 @@ class PredictionTable:
             unit,
             variant,
             served,
-            enrol_bucket,
-            split_bucket,
+            enrol,
+            split,
             probability,
             forced,
-            self._false.rows(rows),  # shadow
+            shadow,
             fallbacks,
             error,
             *stages,

@@ -15,16 +15,19 @@ from prometheus_client.metrics_core import Metric
 
 from contracts.prediction_record import FIXED_FIELDS
 from experiments import parse_experiment
-from experiments.definition import _KEYS
-from feature_store import NearCache, OnlineReader, open_connection
+from experiments.definition import KEYS
+from feature_store import NearCache, OnlineReader, open_connection, open_redis
 from gateway import errors
 from gateway.admission import Admission
+from gateway.arm_counts import ArmCounter
 from gateway.configuration.catalogue import Catalogue
 from gateway.configuration.configuration import ConfigurationFiles
 from gateway.configuration.configuration_report import ConfigurationReport
 from gateway.configuration.live_configuration import LiveConfiguration
 from gateway.dispatch_metrics import DispatchCollector
 from gateway.edge.problem import STATUS_BY_ERROR
+from gateway.experimentation.served_experiments import ServedExperiments
+from gateway.experimentation.stored_experiments import stored_experiments
 from gateway.feature_ladder import FeatureLadder
 from gateway.feature_metrics import FeatureCollector
 from gateway.feature_rows import FeatureAssembler
@@ -106,12 +109,14 @@ def test_every_error_has_a_status_and_a_code_of_its_own():
     assert len({error.code for error in known}) == len(known)
 
 
-def configuration_report(directory: Path) -> ConfigurationReport:
+def configuration_collectors(directory: Path) -> tuple[ConfigurationReport, ServedExperiments]:
     shared = around(directory, lambda: 0.0)
     catalogue = Catalogue(shared)
     files = ConfigurationFiles(directory / "models.yaml", None, shared.state)
     live = LiveConfiguration(configuration(), files, shared.state, catalogue, lambda: 0.0)
-    return ConfigurationReport(live, catalogue, shared.views, shared.state)
+    redis, counter = open_redis("redis://localhost"), ArmCounter(lambda: 0.0)
+    stored = stored_experiments(redis, shared.state, "one", live, counter, lambda: 0.0, lambda: 0)
+    return ConfigurationReport(live, catalogue, shared.views, shared.state), ServedExperiments(live, stored)
 
 
 def gateway_families(directory: Path) -> list[Metric]:
@@ -120,7 +125,8 @@ def gateway_families(directory: Path) -> list[Metric]:
     log = LogWriter(directory, FileNames("host", "boot"), 60, lambda: 0)
     registry.register(StateCollector({}, Admission(1), log))
     registry.register(DispatchCollector({}, lambda: 0.0))
-    registry.register(configuration_report(directory))
+    for collector in configuration_collectors(directory):
+        registry.register(collector)
     near_cache = NearCache()
     reader = OnlineReader(open_connection("redis://localhost"), near_cache=near_cache)
     ladder = FeatureLadder(reader, near_cache, lambda: 0.0)
@@ -162,7 +168,7 @@ def test_every_column_of_the_logs_is_documented():
 
 
 def test_every_key_of_an_experiment_is_documented_and_nothing_else_is():
-    assert named("experiments.md", "Keys").keys() == _KEYS
+    assert named("experiments.md", "Keys").keys() == set(KEYS)
 
 
 def test_the_example_experiment_of_the_docs_is_one():

@@ -18,6 +18,7 @@ PACKAGES = (
     "settings",
     "http_server",
     "analysis",
+    "experiments_cli",
     "demo",
 )
 

@@ -12,7 +12,7 @@ import asyncio
 import gc
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,6 +29,7 @@ from feature_store import NearCache, NearCachePolicy, OnlineReader, RedisConnect
 from feature_store.redis_protocol import RedisProtocol
 from feature_store.row_layout import Column, place_columns
 from gateway.admission import Admission
+from gateway.arm_counts import ArmCounter
 from gateway.clock import monotonic, wall_us
 from gateway.dispatch.batch_dispatcher import BatchDispatcher
 from gateway.dispatch.worker_address import address_of
@@ -47,6 +48,7 @@ from gateway.prediction_log.prediction_table import PredictionTable, logged_colu
 from gateway.routes_file import ModelRoute, VersionRoute
 from gateway.scoring_ladder import ScoringLadder
 from gateway.served_models import PlannedVersion, ServedModel, ServedVersion
+from gateway.shadow_scoring import ShadowScorer
 from http_server.connection import Connection
 from http_server.server import HttpServer
 
@@ -55,6 +57,33 @@ USERS = 1_000
 REQUESTS = 4_000
 INSTANCES = 500
 ROUNDS = 15
+
+Document = dict[str, Any]
+SPLIT: Document = {
+    "experiment": "e",
+    "model": "bench",
+    "unit": "user",
+    "state": "running",
+    "variants": [{"name": "control", "version": "1", "bp": 9000}, {"name": "treatment", "version": "1", "bp": 1000}],
+}
+GUARDED: Document = {
+    **SPLIT,
+    "guardrails": [
+        {"metric": "error_rate", "max_abs_increase": 0.01},
+        {"metric": "p99_ms", "max_rel_increase": 0.25},
+        {"metric": "score_drift", "max_abs_increase": 0.1},
+    ],
+}
+EXPERIMENTS: dict[str, list[Document]] = {
+    "no experiment": [],
+    "one that does not run": [{**SPLIT, "state": "paused"}],
+    "one that splits (v1)": [SPLIT],
+    "and targets": [{**SPLIT, "where": "user != 'u1' and not (user in ['a', 'b'])"}],
+    "with guardrails": [GUARDED],
+    "by GrowthBook's hash": [{**SPLIT, "hash": "growthbook-v2"}],
+    "by Eppo's hash": [{**SPLIT, "hash": "eppo"}],
+    "the last of ten": [{**SPLIT, "experiment": f"e{n}", "enrol_bp": 10_000 * (n == 9)} for n in range(10)],
+}
 
 
 class Socket:
@@ -150,8 +179,8 @@ def worker_pool() -> WorkerPool:
     return pool
 
 
-def gateway(policy: NearCachePolicy) -> HttpServer:
-    """Compose the data path as gateway.app does."""
+def gateway(policy: NearCachePolicy, documents: Sequence[Document] = (SPLIT,)) -> HttpServer:
+    """Compose the data path as gateway.app does. documents: of the experiments on the model."""
     registered, row = stored_row(policy)
     manifest = Manifest(
         model="bench",
@@ -167,15 +196,15 @@ def gateway(policy: NearCachePolicy) -> HttpServer:
     pool = worker_pool()
     dispatcher = BatchDispatcher(signature_of(manifest), pool, monotonic)
     planned = PlannedVersion("1", signature_of(manifest), plan, dispatcher, table, ("score",))
-    variants = [{"name": "control", "version": "1", "bp": 9000}, {"name": "treatment", "version": "1", "bp": 1000}]
-    document = {"experiment": "e", "model": "bench", "unit": "user", "state": "running", "variants": variants}
+    experiments = tuple(parse_experiment(document) for document in documents)
     route = ModelRoute(versions={"1": VersionRoute(("http://h:1",))}, default_version="1", unit="user")
-    model = ServedModel("bench", route, {"1": ServedVersion("1", pool, planned)}, (parse_experiment(document),))
+    model = ServedModel("bench", route, {"1": ServedVersion("1", pool, planned)}, experiments)
     model.learn_names()
     metrics = GatewayMetrics(CollectorRegistry())
     new_id = uuid7_maker(wall_us, Random(1))
     log: Any = NoLog()
-    predictor = Predictor(Admission(1000), ScoringLadder(), log, metrics, new_id, wall_us, monotonic)
+    arms, shadows = ArmCounter(monotonic), ShadowScorer(log, metrics, wall_us, monotonic)
+    predictor = Predictor(Admission(1000), ScoringLadder(), log, metrics, arms, shadows, new_id, wall_us, monotonic)
     near_cache = NearCache()
     assembler = FeatureAssembler(FeatureLadder(redis_reader(row, near_cache), near_cache, monotonic), wall_us)
     models = {"bench": model}
@@ -198,9 +227,17 @@ def request(user: int, *, traced: bool, instances: int = 1) -> bytes:
     )
 
 
-async def measure(at_once: int, rounds: int, policy: NearCachePolicy, *, traced: bool, instances: int = 1) -> float:
+async def measure(
+    at_once: int,
+    rounds: int,
+    policy: NearCachePolicy,
+    *,
+    traced: bool,
+    instances: int = 1,
+    documents: Sequence[Document] = (SPLIT,),
+) -> float:
     """Return the least cost of a request in µs, with `at_once` connections that send in the same turn."""
-    server, loop = gateway(policy), asyncio.get_running_loop()
+    server, loop = gateway(policy, documents), asyncio.get_running_loop()
     requests = [request(user, traced=traced, instances=instances) for user in range(USERS)]
     wanted = REQUESTS // instances
     done, left = 0, 0
@@ -238,18 +275,34 @@ async def measure(at_once: int, rounds: int, policy: NearCachePolicy, *, traced:
     return best * 1e6
 
 
+async def compare_experiments(rounds: int, policy: NearCachePolicy) -> None:
+    """Print what experiments add to a request, each kind measured in turn, again and again."""
+    least = dict.fromkeys(EXPERIMENTS, 1e9)
+    for _ in range(rounds):
+        for kind, documents in EXPERIMENTS.items():
+            took_us = await measure(4, 1, policy, traced=False, documents=documents)
+            least[kind] = min(least[kind], took_us)
+    without = least["no experiment"]
+    for kind, took_us in least.items():
+        print(f"{kind:24} {took_us:6.1f} µs a request, {took_us - without:+5.1f}")
+
+
 async def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--at-once", type=int, nargs="*", default=[1, 4, 16])
     parser.add_argument("--instances", type=int, default=INSTANCES, help="of one large request; 0: none")
+    parser.add_argument("--experiments", action="store_true", help="only: what experiments add, by kind")
     parser.add_argument("--near-cache", action="store_true", help="serve rows from memory, for ten seconds each")
     arguments = parser.parse_args()
     policy = NearCachePolicy(max_age_us=10_000_000 if arguments.near_cache else 0)
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
+    if arguments.experiments:
+        await compare_experiments(arguments.rounds, policy)
+        return
     for at_once in arguments.at_once:
         plain = await measure(at_once, arguments.rounds, policy, traced=False)
         traced = await measure(at_once, arguments.rounds, policy, traced=True)

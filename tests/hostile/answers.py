@@ -66,7 +66,7 @@ class AnswerReader:
 
 def problem_of(answer: Answer) -> str | None:
     """Say what no answer may be: a server's fault, a refusal that names nothing, a NaN; None where all is well."""
-    if answer.status >= 500 and answer.status not in {503, 504}:
+    if answer.status >= 500 and answer.status not in {503, 504, 505}:  # 505: it spoke of another HTTP than 1.x
         return f"status {answer.status}"
     try:
         if answer.status < 400:

@@ -117,6 +117,7 @@ class Stack:
         self.worker_ports = dict(zip("ab", free_ports(2), strict=True))
         self.workers: dict[str, ChildProcess] = {}
         self.gateways: list[Gateway] = []
+        self._with_stored_experiments: Gateway | None = None
 
     def start(self) -> None:
         """Publish, load, start, and wait until every version can answer."""
@@ -139,6 +140,13 @@ class Stack:
         """The first gateway."""
         return self.gateways[0]
 
+    @property
+    def gateway_with_stored_experiments(self) -> Gateway:
+        """A gateway that reads its experiments from Redis, started where it is first asked for."""
+        if self._with_stored_experiments is None:
+            self._with_stored_experiments = self.start_gateway("--shutdown-grace-s", "0", stored_experiments=True)
+        return self._with_stored_experiments
+
     def start_worker(self, name: str) -> ChildProcess:
         """Start a worker, on the same port as before."""
         version = {"a": "1", "b": "2"}[name]
@@ -148,13 +156,20 @@ class Stack:
         self.workers[name] = self._start(f"worker-{name}", "model_workers", [*arguments, "--shutdown-grace-s", "0"])
         return self.workers[name]
 
-    def start_gateway(self, *flags: str, log_directory: Path | None = None, wait: bool = True) -> Gateway:
-        """Start a gateway on free ports and wait until every version can answer."""
+    def start_gateway(
+        self, *flags: str, log_directory: Path | None = None, wait: bool = True, stored_experiments: bool = False
+    ) -> Gateway:
+        """Start a gateway on free ports and wait until every version can answer.
+
+        stored_experiments: it reads its experiments from Redis rather than from `experiments.yaml`.
+        """
         port, admin_port = free_ports(2)
         name = f"gateway-{len(self.gateways)}"
         log_directory = log_directory or self.directory / "logs-of" / name
         arguments = ["--config", str(self.directory / "models.yaml"), "--redis", self.redis.url]
-        arguments += ["--experiments", str(self.directory / "experiments.yaml"), "--log-dir", str(log_directory)]
+        if not stored_experiments:
+            arguments += ["--experiments", str(self.directory / "experiments.yaml")]
+        arguments += ["--log-dir", str(log_directory)]
         arguments += ["--state-dir", str(self.directory / "state-of" / name)]
         arguments += ["--port", str(port), "--admin-port", str(admin_port), "--log-file-seconds", str(LOG_FILE_S)]
         gateway = Gateway(self._start(name, "gateway", [*arguments, *flags]), port, admin_port, log_directory)

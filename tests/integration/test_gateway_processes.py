@@ -2,7 +2,9 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -23,12 +25,12 @@ def pair(stack: Stack) -> Iterator[Gateway]:
     gateway.child.stop()
 
 
-def ready(gateway: Gateway) -> bool:
+def ready(gateway: Gateway, count: int = 2) -> bool:
     try:
         answer = gateway.admin("/readyz")
     except OSError:
         return False
-    return answer["status"] == "ok" and len(answer["detail"]) == 2
+    return answer["status"] == "ok" and len(answer["detail"]) == count
 
 
 def counted(gateway: Gateway) -> float:
@@ -98,3 +100,51 @@ def test_a_killed_process_is_replaced_and_neither_its_counts_nor_its_log_are_los
 
 def written(gateway: Gateway) -> int:
     return sum(p["log"]["rows_written"] for p in gateway.admin("/admin/v1/status")["processes"].values())
+
+
+@pytest.fixture
+def crowd(stack: Stack, tmp_path: Path) -> Iterator[Gateway]:
+    """More processes than the default executor has threads, with routes of their own."""
+    count = (os.cpu_count() or 1) + 5
+    (tmp_path / "models.yaml").write_text((stack.directory / "models.yaml").read_text())
+    flags = (
+        "--config",
+        str(tmp_path / "models.yaml"),
+        "--state-dir",
+        str(tmp_path / "state"),
+        "--shutdown-grace-s",
+        "0",
+    )
+    gateway = stack.start_gateway(*flags, "--processes", str(count), wait=False)
+    stack.gateways.remove(gateway)
+    until("all processes are ready", lambda: ready(gateway, count))
+    yield gateway
+    gateway.child.stop()
+
+
+def test_many_processes_end_when_asked_and_a_wrong_file_does_not_keep_a_dead_ones_place_empty(
+    crowd: Gateway, tmp_path: Path
+):
+    (tmp_path / "models.yaml").write_text("models: [")
+    processes = crowd.admin("/admin/v1/status")["processes"]
+    victim = next(iter(processes.values()))["pid"]
+    os.kill(victim, signal.SIGKILL)
+
+    def replaced() -> bool:
+        found = crowd.admin("/admin/v1/status")["processes"]
+        pids = {process.get("pid") for process in found.values()}
+        return len(found) == len(processes) and None not in pids and victim not in pids
+
+    until("another process has the dead one's place", replaced)
+    until("all processes are ready", lambda: ready(crowd, len(processes)))
+
+    def told() -> bool:
+        found = crowd.admin("/admin/v1/status")["processes"].values()
+        return all("models.yaml" in (process["configuration"]["files"]["problem"] or "") for process in found)
+
+    until("each says what is wrong", told)
+    begun = time.monotonic()
+    os.kill(crowd.child.pid, signal.SIGTERM)
+    until("they have ended", lambda: crowd.child.ended() is not None)
+    assert crowd.child.ended() == "exit code 0"
+    assert time.monotonic() - begun < 20

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from experiments import ExperimentError, assign, parse_experiment
-from experiments.definition import _KEYS
+from experiments.definition import KEYS
 from experiments.targeting import TargetingError, compile_condition
 
 VALUES = st.recursive(
@@ -30,7 +30,7 @@ PARTS = ("18", "-1", "'x'", "[1, 2]", "==", ">=", "in", "not", "and", "or", "tru
 TOKENS = st.sampled_from([*"ab()[],<.:#\\\n", *PARTS, "lambda", "if", "else", "None", "f''"])
 
 
-@given(st.dictionaries(st.sampled_from(sorted(_KEYS)), VALUES, max_size=4))
+@given(st.dictionaries(st.sampled_from(sorted(KEYS)), VALUES, max_size=4))
 @settings(max_examples=300)
 def test_an_arbitrary_document_is_read_or_refused_with_its_key(changes: dict[str, Any]):
     with contextlib.suppress(ExperimentError):

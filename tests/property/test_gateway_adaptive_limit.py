@@ -1,11 +1,13 @@
 """The adaptive limit before a queue with Poisson arrivals, on a virtual clock."""
 
+from dataclasses import replace
 from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.adaptive_limit import LIMIT_MIN, WINDOW_S, AdaptiveLimit
+from gateway.admission import Priority
 from tests.simulation.limited_queue import LimitedQueue, Second, Workload
 
 CALM_S, STEP_S, AFTER_S = 4, 8, 8
@@ -37,8 +39,7 @@ def workloads(draw, overload: float = 3.0) -> Workload:
 
 
 def seconds_of(workload: Workload, seed: int, duration_s: float = CALM_S + STEP_S + AFTER_S) -> list[Second]:
-    limit = AdaptiveLimit(workload.deadline_s, workload.ceiling)
-    return LimitedQueue(workload, Random(seed), limit).run(duration_s)
+    return LimitedQueue(workload, Random(seed), workload.admission()).run(duration_s)
 
 
 @given(
@@ -67,6 +68,19 @@ def test_at_three_times_capacity_goodput_is_at_least_nine_tenths_of_capacity_fro
     overloaded = seconds_of(workload, seed)[CALM_S + 2 : CALM_S + STEP_S]
     in_time = sum(second.in_time for second in overloaded)
     assert in_time >= 0.9 * workload.capacity * len(overloaded)
+
+
+@settings(max_examples=15, deadline=None)
+@given(workloads(), SEEDS)
+def test_in_the_first_two_seconds_of_an_overload_the_sheddable_are_shed_first_and_next_to_none_of_the_critical(
+    workload, seed
+):
+    critical, default, sheddable = Priority.CRITICAL, Priority.DEFAULT, Priority.SHEDDABLE
+    mixed = replace(workload, share_by_priority={critical: 0.1, default: 0.6, sheddable: 0.3})
+    onset = [second for more in range(2) for second in seconds_of(mixed, seed + more, CALM_S + 2)[CALM_S:]]
+    shed = {p: sum(s.shed_by[p] for s in onset) / sum(s.offered_by[p] for s in onset) for p in Priority}
+    assert shed[critical] <= 0.1
+    assert shed[critical] <= 0.5 * shed[default] <= shed[default] <= shed[sheddable]
 
 
 @settings(max_examples=20, deadline=None)

@@ -42,6 +42,9 @@ class Dispatching(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.clock = HandClock()
         self.pool = FakePool(3)
+        # One refuses whatever it is sent as if the rows were bad; those that may be blamed for something are kept.
+        self.liar = self.pool.connections[0].replica
+        self.blamed = [self.liar]
         self.callers: list[Caller] = []
         self.next_value = 1.0
 
@@ -77,21 +80,26 @@ class Dispatching(RuleBasedStateMachine):
     @precondition(lambda self: self.busy())
     @rule(data=st.data())
     def answer(self, data: st.DataObject) -> None:
-        connection = data.draw(st.sampled_from(self.busy()))
-        if any(value < 0 for value in connection.sent[-1]):
+        self.reply(data.draw(st.sampled_from(self.busy())))
+
+    def reply(self, connection: FakeConnection) -> None:
+        if connection.replica is self.liar or any(value < 0 for value in connection.sent[-1]):
             connection.refuse(400)
         else:
             connection.answer()
 
     @precondition(lambda self: self.busy())
-    @rule(data=st.data(), status=st.sampled_from([500, 503]), retry_after_s=st.sampled_from([None, 1.0]))
+    @rule(data=st.data(), status=st.sampled_from([302, 404, 500, 503]), retry_after_s=st.sampled_from([None, 1.0]))
     def fail(self, data: st.DataObject, status: int, retry_after_s: float | None) -> None:
-        data.draw(st.sampled_from(self.busy())).refuse(status, retry_after_s)
+        connection = data.draw(st.sampled_from(self.busy()))
+        self.blamed.append(connection.replica)
+        connection.refuse(status, retry_after_s)
 
     @rule(data=st.data())
     def lose(self, data: st.DataObject) -> None:
         at = data.draw(st.integers(0, len(self.pool.connections) - 1))
         lost = self.pool.connections[at]
+        self.blamed.append(lost.replica)
         self.pool.connections[at] = FakeConnection(FakeReplica())
         lost.lose()
         self.dispatcher.wake()
@@ -106,9 +114,12 @@ class Dispatching(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
+        busy = self.busy()
         self.dispatcher._sweep()
         for at, connection in enumerate(self.pool.connections):
             if not connection.alive:
+                assert connection in busy
+                self.blamed.append(connection.replica)
                 self.pool.connections[at] = FakeConnection(FakeReplica())
 
     @rule(reachable=st.booleans())
@@ -132,6 +143,11 @@ class Dispatching(RuleBasedStateMachine):
             else:
                 assert isinstance(error, WorkerUnavailable)
 
+    @invariant()
+    def bad_rows_count_against_no_replica(self) -> None:
+        for kind, replica in getattr(self, "pool", FakePool()).noted:
+            assert kind in {"succeeded", "refused rows"} or replica in self.blamed
+
     def busy(self) -> list[FakeConnection]:
         return [connection for connection in self.pool.connections if connection.on_answer is not None]
 
@@ -141,13 +157,10 @@ class Dispatching(RuleBasedStateMachine):
         # Bring everything to its end: nobody may be left without an answer, nor anything counted as waiting.
         self.pool.reachable = True
         self.dispatcher.wake()
-        for _ in range(4 * len(self.callers) + 4):
+        for _ in range(6 * len(self.callers) + 6):
             self.loop.run_until_complete(turns())
             for connection in [*self.busy()]:
-                if any(value < 0 for value in connection.sent[-1]):
-                    connection.refuse(400)
-                else:
-                    connection.answer()
+                self.reply(connection)
         assert all(caller.answer.done() for caller in self.callers)
         self.callers_have_their_own_or_an_error_that_fits()
         assert self.dispatcher.rows_waiting == 0

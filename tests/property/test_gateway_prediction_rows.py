@@ -57,6 +57,7 @@ ASSIGNMENTS = [
 ]
 
 words = st.text(max_size=5)
+STAGES = ("features_us", "queue_us", "infer_us", "total_us")
 ids = words | st.integers(-(1 << 63), (1 << 63) - 1)
 entities = st.dictionaries(st.sampled_from(ENTITIES), ids)
 times_us = st.integers(0, 2_000_000_000_000_000)
@@ -112,6 +113,7 @@ def entries(draw: Any, *, single: bool) -> tuple[PredictionEntry, list[dict[str,
         queue_us=draw(durations),
         infer_us=draw(durations),
         total_us=draw(durations),
+        shadow=draw(st.booleans()),
     )
     return entry, [
         expected_row(entry, row, {**request.entities, **(instances[row].entities if instances else {})}, *values)
@@ -144,12 +146,12 @@ def expected_row(entry: PredictionEntry, row: int, of_row: dict[str, Any], fed: 
         "split_bucket": made.split_bucket,
         "assignment_probability": made.probability,
         "forced": made.reason is Reason.FORCED,
-        "shadow": False,
+        "shadow": entry.shadow,
         "degraded": list(entry.degraded),
         "error_code": entry.error_code,
         "sample_weight": 1.0,
     }
-    expected |= {name: min(getattr(entry, name), MICROSECONDS_MAX) for name in entry._fields[-4:]}
+    expected |= {name: min(getattr(entry, name), MICROSECONDS_MAX) for name in STAGES}
     expected |= {f"entity.{kind}": str(of_row[kind]) if kind in of_row else None for kind in ENTITIES}
     expected |= {f"status.{name}": view.status.name if view else None for name, view in zip(VIEWS, views, strict=True)}
     expected |= {

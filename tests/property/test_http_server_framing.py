@@ -54,7 +54,7 @@ class Echo:
 def requests(draw) -> tuple[bytes, tuple]:
     method = draw(st.sampled_from(["GET", "POST", "PUT"]))
     target = "/" + draw(TOKENS)
-    headers = draw(st.lists(st.tuples(TOKENS.map("x-{}".format), TOKENS), max_size=4))
+    headers = [("host", "h"), *draw(st.lists(st.tuples(TOKENS.map("x-{}".format), TOKENS), max_size=4))]
     body = b"" if method == "GET" else draw(BODIES)
     chunked = method != "GET" and draw(st.booleans())
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
@@ -65,7 +65,8 @@ def requests(draw) -> tuple[bytes, tuple]:
     head = "\r\n".join([*lines, "", ""]).encode()
     sent = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n" if chunked else body
     expected = (method, target, [(name.encode(), value.encode()) for name, value in headers], body)
-    return head + sent, expected
+    empty_lines = b"\r\n" * draw(st.integers(0, 2))  # they say nothing before a request
+    return empty_lines + head + sent, expected
 
 
 @given(st.lists(requests(), min_size=1, max_size=6), st.data())

@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from experiments.buckets import bucket, bucket_prefix
+from experiments.buckets import bucket, bucket_prefix, draw
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "assignment_vectors.json"
 VECTORS: list[dict[str, Any]] = json.loads(GOLDEN.read_text(encoding="utf-8"))
@@ -24,8 +24,9 @@ def by_the_formula(purpose: str, key: str, unit: str) -> int:
 
 @pytest.mark.parametrize("purpose", KEY_OF)
 def test_the_published_vectors_are_what_is_assigned(purpose: str):
-    drawn = [bucket(bucket_prefix(purpose, v[KEY_OF[purpose]]), v["unit"].encode()) for v in VECTORS]
-    assert drawn == [v[f"{purpose}_bucket"] for v in VECTORS]
+    published = [v[f"{purpose}_bucket"] for v in VECTORS]
+    assert [bucket(bucket_prefix(purpose, v[KEY_OF[purpose]]), v["unit"].encode()) for v in VECTORS] == published
+    assert [draw(purpose, v[KEY_OF[purpose]])(v["unit"]) for v in VECTORS] == published
 
 
 @pytest.mark.parametrize("purpose", KEY_OF)
@@ -51,10 +52,10 @@ def test_a_warehouse_recomputes_the_published_vectors_in_sql(purpose: str):
 
 def test_a_process_with_another_hash_seed_draws_the_same_buckets():
     program = (
-        "import json, sys; from experiments import parse_experiment; from experiments.buckets import bucket\n"
+        "import json, sys; from experiments import parse_experiment\n"
         "e = parse_experiment(json.loads(sys.argv[1]))\n"
         "units = json.load(sys.stdin)\n"
-        "print(json.dumps([[bucket(e.enrol_prefix, u.encode()), bucket(e.split_prefix, u.encode())] for u in units]"
+        "print(json.dumps([[e.enrol(u), e.split(u)] for u in units]"
         " + [[e.revision, e.epoch]]))"
     )
     document = json.dumps(

@@ -149,6 +149,12 @@ class FakePool:
     def failed(self, replica: FakeReplica, now_s: float) -> None:
         self.noted.append(("failed", replica))
 
+    def refused(self, replica: FakeReplica, now_s: float) -> None:
+        self.noted.append(("refused", replica))
+
+    def refused_rows(self, replica: FakeReplica, now_s: float) -> None:
+        self.noted.append(("refused rows", replica))
+
     def rests(self, replica: FakeReplica, asked_s: float, now_s: float) -> None:
         self.noted.append((f"rests {asked_s:g}", replica))
 

@@ -171,3 +171,18 @@ def test_a_key_cannot_be_changed_by_whoever_gets_it():
     with pytest.raises(AttributeError):
         key.name = "other"
     assert replace(key, name="other").name == "other"
+
+
+def test_a_look_ahead_refuses_alike_and_takes_and_counts_nothing_where_it_lets_through():
+    guarded = Guarded(entry(requests_per_s=1, burst=1))
+    headers = {b"authorization": f"Bearer {GOOD}".encode()}
+    for _ in range(3):
+        guarded.gate.admit(headers, PREDICT, ahead=True)
+    assert guarded.counts == {}
+    assert guarded.ask() == "checkout"
+    with pytest.raises(RateLimited) as limited:
+        guarded.gate.admit(headers, PREDICT, ahead=True)
+    assert limited.value.wait_s == 1.0
+    with pytest.raises(Forbidden):
+        guarded.gate.admit(headers, (Scope.ADMIN,), ahead=True)
+    assert guarded.counts == {("checkout", name): 1 for name in ("admitted", "rate_limited", "forbidden")}

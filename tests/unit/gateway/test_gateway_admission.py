@@ -44,6 +44,55 @@ def test_the_critical_are_let_in_above_a_models_own_limit_but_not_above_the_gate
     assert fill(model, Priority.CRITICAL) == 850
 
 
+def overloaded(in_flight: int) -> tuple[ModelAdmission, int]:
+    """Give a model with so many of default priority in flight, whose limit has just fallen far below them."""
+    whole = Admission(1_000)
+    model = whole.of("churn", 100)
+    for _ in range(in_flight):
+        model.admit(Priority.DEFAULT)
+    answers = 30
+    for _ in range(answers):
+        model.release(0.2)
+        model.admit(Priority.DEFAULT)
+    whole.follow(0.1)
+    assert SHARE_OF_MODEL_BY_PRIORITY["critical"] * model.limit < in_flight
+    return model, model.limit
+
+
+def test_when_a_limit_falls_far_below_what_is_in_flight_places_given_back_are_for_the_critical_only():
+    model, _ = overloaded(300)
+    for _ in range(20):
+        model.release(None)
+        for priority in (Priority.SHEDDABLE, Priority.DEFAULT):
+            with pytest.raises(Overloaded):
+                model.admit(priority)
+        model.admit(Priority.CRITICAL)
+        with pytest.raises(Overloaded):
+            model.admit(Priority.CRITICAL)
+        model._critical_shed = 0
+    model.follow(0.2)
+    model.release(None)
+    model.admit(Priority.CRITICAL)
+
+
+def test_where_the_critical_alone_are_too_many_they_are_held_to_their_share_until_that_is_over():
+    model, limit = overloaded(300)
+    for _ in range(30):
+        with pytest.raises(Overloaded):
+            model.admit(Priority.CRITICAL)
+    model.follow(0.2)
+    for now_s in (0.3, 1.0, 2.1):
+        model.release(None)
+        with pytest.raises(Overloaded):
+            model.admit(Priority.CRITICAL)
+        model._critical_shed = 0
+        model.follow(now_s)
+    assert model._shares[Priority.CRITICAL] == int(1.5 * limit)
+    model.follow(2.3)
+    model.release(None)
+    model.admit(Priority.CRITICAL)
+
+
 def test_a_place_given_back_may_be_taken_again():
     model = admission_of(10)
     fill(model, Priority.CRITICAL)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.dispatch.batch_dispatcher import HEDGE_AFTER_S_UNKNOWN, UNWANTED_S_MAX, BatchDispatcher
+from gateway.dispatch.batch_dispatcher import ABOUT_THE_ROWS, HEDGE_AFTER_S_UNKNOWN, UNWANTED_S_MAX, BatchDispatcher
 from gateway.dispatch.dispatch_rules import DispatchRules
 from gateway.dispatch.retry_budget import RETRIES_MIN
 from gateway.errors import WorkerRefused, WorkerUnavailable
@@ -235,6 +235,92 @@ async def test_a_failure_of_one_replica_is_retried_on_another_and_its_caller_nev
     await turns()
     bench[1].answer()
     assert (await answer).outputs == [[1.0]]
+
+
+@pytest.mark.parametrize("status", [204, 302, 401, 403, 404, 405, 407, 408, 410, 415, 421, 426])
+@in_loop
+async def test_a_refusal_that_says_nothing_about_the_rows_counts_against_its_replica_and_is_asked_of_another(status):
+    bench = Bench()
+    answer = bench.submit(1.0)
+    await turns()
+    bench[0].refuse(status)
+    await turns()
+    bench[1].answer()
+    assert (await answer).outputs == [[1.0]]
+    assert bench.pool.noted == [("refused", bench[0].replica), ("succeeded", bench[1].replica)]
+
+
+@in_loop
+async def test_what_a_replica_does_not_serve_is_retried_within_the_budget_only():
+    bench = Bench()
+    while bench.dispatcher.budget.spend(1, bench.clock.now_s):
+        pass
+    answer = bench.submit(1.0)
+    await turns()
+    bench[0].refuse(404)
+    with pytest.raises(WorkerUnavailable, match="answered 404"):
+        await answer
+
+
+@pytest.mark.parametrize("status", ABOUT_THE_ROWS)
+@in_loop
+async def test_rows_that_one_replica_refuses_and_another_serves_were_good_and_the_refusal_is_a_failure(status):
+    bench = Bench()
+    answer = bench.submit(1.0)
+    await turns()
+    bench[0].refuse(status)
+    await turns()
+    assert bench.pool.noted == [("refused rows", bench[0].replica)]
+    bench[1].answer()
+    assert (await answer).outputs == [[1.0]]
+    assert bench.pool.noted[1:] == [("succeeded", bench[1].replica), ("failed", bench[0].replica)]
+
+
+@pytest.mark.parametrize("status", ABOUT_THE_ROWS)
+@in_loop
+async def test_rows_that_two_replicas_refuse_are_bad_and_count_against_nobody_and_cost_no_other_a_retry(status):
+    bench = Bench()
+    left = bench.dispatcher.budget.left(bench.clock.now_s)
+    for _ in range(4 * RETRIES_MIN):
+        answer = bench.submit(666.0)
+        await turns()
+        for _ in range(2):
+            next(c for c in bench.pool.connections if c.on_answer).refuse(status)
+            await turns()
+        with pytest.raises(WorkerRefused, match=f"answered {status}"):
+            await answer
+    assert {kind for kind, _ in bench.pool.noted} == {"refused rows"}
+    assert {id(replica) for _, replica in bench.pool.noted} == {id(c.replica) for c in bench.pool.connections}
+    assert bench.dispatcher.budget.left(bench.clock.now_s) >= left
+    assert bench.dispatcher._latencies.value_s is None, "a quick refusal is no quick answer"
+    assert bench.dispatcher.idle
+
+
+@in_loop
+async def test_bad_rows_among_others_touch_their_own_caller_only_where_there_are_two_replicas():
+    bench = Bench()
+    good, poison, other = bench.submit(1.0), bench.submit(666.0), bench.submit(3.0)
+    await turns()
+    for _ in range(6):
+        for connection in [c for c in bench.pool.connections if c.on_answer]:
+            connection.refuse(400) if 666.0 in connection.sent[-1] else connection.answer()
+        await turns()
+    assert [(await good).outputs, (await other).outputs] == [[[1.0]], [[3.0]]]
+    with pytest.raises(WorkerRefused):
+        await poison
+    assert "failed" not in {kind for kind, _ in bench.pool.noted}
+
+
+@in_loop
+async def test_one_replica_that_refuses_twice_is_one_opinion():
+    bench = Bench()
+    answer = bench.submit(1.0)
+    await turns()
+    for at, status in ((0, 400), (1, 503), (0, 400)):
+        bench[at].refuse(status)
+        await turns()
+    with pytest.raises(WorkerUnavailable, match="answered 400"):
+        await answer
 
 
 @in_loop

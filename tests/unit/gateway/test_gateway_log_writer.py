@@ -9,7 +9,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from gateway.prediction_log import log_writer
-from gateway.prediction_log.log_writer import LogWriter, entry_bytes
+from gateway.prediction_log.log_writer import DISK_REST_S, LogWriter, entry_bytes
 from gateway.prediction_log.parquet_spool import FileNames, OpenSpool
 from tests.integration.gateway_client import until
 
@@ -169,7 +169,7 @@ def test_rows_that_cannot_be_written_are_counted_and_stop_no_others(log, tmp_pat
     assert numbers_of(tmp_path) == list(range(50))
 
 
-def test_a_disk_that_cannot_be_written_costs_rows_and_not_the_writer(log, tmp_path):
+def test_a_disk_that_cannot_be_written_costs_rows_and_not_the_writer(log, clock, tmp_path):
     log.start()
     (tmp_path / "log" / "spool").rmdir() if (tmp_path / "log" / "spool").exists() else None
     (tmp_path / "log" / "spool").write_text("in the way")
@@ -178,8 +178,11 @@ def test_a_disk_that_cannot_be_written_costs_rows_and_not_the_writer(log, tmp_pa
     until("the loss is counted", lambda: log.counts().dropped == {"disk": 1})
     (tmp_path / "log" / "spool").unlink()
     offer(log, 2, table=table)
+    until("it is left alone for a moment", lambda: log.counts().dropped == {"disk": 2})
+    clock.now_us += int(DISK_REST_S * 1e6)
+    offer(log, 3, table=table)
     log.close()
-    assert numbers_of(tmp_path) == [2]
+    assert numbers_of(tmp_path) == [3]
     assert log.counts().pending == 0
 
 

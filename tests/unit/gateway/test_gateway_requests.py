@@ -17,12 +17,14 @@ from gateway.errors import (
     UnknownFeature,
     UnknownVariant,
 )
-from gateway.predict import Call, attributes_of, check_names, draw, unit_of, values_for_clients
+from gateway.predict import values_for_clients
 from gateway.predict_request import PredictRequest
+from gateway.request_names import attributes_of, check_names, unit_of
 from gateway.routes_file import ModelRoute
 from gateway.row_sources import SentRows
 from gateway.scoring_ladder import Scored
 from gateway.served_models import ServedModel
+from gateway.variant_draw import Call, draw
 
 
 def model_of(*documents: dict[str, Any], **route: Any) -> ServedModel:

@@ -212,6 +212,16 @@ async def test_a_worker_that_says_close_is_not_asked_again_on_that_connection():
 
 
 @in_loop
+async def test_an_exchange_on_a_connection_that_has_ended_is_told_of_its_loss_at_once_and_once():
+    async with Worker(answering(ANSWER)) as worker:
+        worker.connection.abort("ended")
+        answer = await worker.ask()
+        assert isinstance(answer, ConnectionLost)
+        assert "before anything was sent" in str(answer)
+        assert not worker.connection.idle
+
+
+@in_loop
 async def test_aborting_tells_the_exchange_under_way_once():
     async def serve(reader, writer):
         await reader.read()

@@ -1,7 +1,10 @@
 """A pool over real sockets: which replicas it gives work, and how it follows addresses and readiness."""
 
 import asyncio
+import logging
 from random import Random
+
+import pytest
 
 from gateway.clock import monotonic
 from gateway.dispatch.outlier_ejection import CONSECUTIVE_FAILURES
@@ -162,4 +165,111 @@ async def test_a_replica_that_asks_to_be_left_alone_is_for_a_second_at_most_and_
         clock.now_s += 1.01
         second.outstanding_rows = 1
         assert picked(pool) == {first.url}
+        await pool.close()
+
+
+@in_loop
+async def test_most_of_a_pool_may_refuse_to_serve_and_what_is_sent_goes_to_the_others():
+    async with Workers(3) as workers:
+        clock = HandClock()
+        pool = pool_of(workers.addresses, clock)
+        pool.start()
+        await until(lambda: all(replica.connections for replica in pool.replicas))
+        first, second, third = pool.replicas
+        for _ in range(2 * CONSECUTIVE_FAILURES):
+            pool.refused(first, clock.now_s)
+            pool.refused(second, clock.now_s)
+        assert [r.health.is_ejected for r in pool.replicas] == [True, False, False], "no more than half of a pool is"
+        third.outstanding_rows = 5
+        assert picked(pool) == {third.url}
+        await pool.close()
+
+
+@in_loop
+async def test_a_replica_that_refuses_once_is_given_work_again_in_a_moment_and_later_each_time():
+    async with Workers(2) as workers:
+        clock = HandClock()
+        pool = pool_of(workers.addresses, clock)
+        first, _ = pool.replicas
+        rests_s = []
+        for _ in range(CONSECUTIVE_FAILURES):
+            pool.refused(first, clock.now_s)
+            rests_s.append(round(first.rests_until_s - clock.now_s, 3))
+        assert rests_s == [0.1, 0.2, 0.4, 0.8, 1.0]
+
+
+@in_loop
+async def test_refused_rows_speak_neither_for_a_replica_nor_against_it_but_break_its_silence():
+    async with Workers(2) as workers:
+        clock = HandClock()
+        pool = pool_of(workers.addresses, clock)
+        first, _ = pool.replicas
+        first.silent_since_s, first.outstanding_rows = clock.now_s - 9, 1
+        for _ in range(CONSECUTIVE_FAILURES - 1):
+            pool.failed(first, clock.now_s)
+        for _ in range(100):
+            pool.refused_rows(first, clock.now_s)
+        assert first.health.failures_in_row == CONSECUTIVE_FAILURES - 1
+        assert (first.health.samples, first.health.ewma_s, first.health.peak_ewma_s) == (0, 0, 0)
+        assert first.silent_since_s == clock.now_s
+        assert first.rests_until_s <= clock.now_s
+
+
+@in_loop
+async def test_what_nobody_foresaw_while_connecting_is_logged_with_its_traceback_and_tried_again(monkeypatch, caplog):
+    monkeypatch.setattr("gateway.dispatch.worker_pool.RECONNECT_DELAY_S_MAX", 0.01)
+    async with Workers(1) as workers:
+        pool = pool_of(workers.addresses)
+        connect, faults = pool._connect, [RuntimeError("never seen")] * 3
+
+        async def connect_at_last(replica, on_lost):
+            if faults:
+                raise faults.pop()
+            return await connect(replica, on_lost)
+
+        monkeypatch.setattr(pool, "_connect", connect_at_last)
+        pool.start()
+        await until(lambda: len(pool.replicas[0].connections) == 2)
+        await pool.close()
+    logged = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(logged) == 3
+    assert all(record.exc_info for record in logged)
+
+
+@in_loop
+async def test_a_fault_of_whoever_is_told_of_a_connection_loses_no_connection_for_good(monkeypatch, caplog):
+    monkeypatch.setattr("gateway.dispatch.worker_pool.RECONNECT_DELAY_S_MAX", 0.01)
+    async with Workers(1) as workers:
+        pool = pool_of(workers.addresses)
+        faults = [RuntimeError("never seen")] * 3
+
+        def told() -> None:
+            if faults:
+                raise faults.pop()
+
+        pool.on_change = told
+        pool.start()
+        await until(lambda: not faults and len(pool.replicas[0].connections) == 2)
+        assert all(connection.idle for connection in pool.replicas[0].connections)
+        await pool.close()
+        assert pool.replicas[0].connections == []
+    assert "never seen" in caplog.text
+
+
+@in_loop
+async def test_a_look_that_fails_is_followed_by_the_next(monkeypatch):
+    monkeypatch.setattr("gateway.dispatch.worker_pool.LOOK_S", 0.001)
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    async with Workers(1) as workers:
+        pool = pool_of(workers.addresses)
+        looks = []
+
+        def look() -> None:
+            looks.append(1)
+            raise RuntimeError("never seen")
+
+        monkeypatch.setattr(pool, "look", look)
+        with pytest.raises(RuntimeError):
+            pool.start()
+        await until(lambda: len(looks) > 2)
         await pool.close()

@@ -1,7 +1,7 @@
 import asyncio
 import logging
 
-from http_server.asgi import AsgiBridge
+from http_server.asgi import IN_FLIGHT_MAX, AsgiBridge
 from tests.unit.http_server.exchanges import Answer, ask
 
 
@@ -23,9 +23,13 @@ async def broken(scope, receive, send):
     raise RuntimeError("no answer")
 
 
+def refusal(status, detail, target, headers):
+    return b"retry-after: 1\r\n", b"%d %b" % (status, detail.encode())
+
+
 def answer_by(application, *asked) -> Answer:
     async def scenario() -> Answer:
-        bridge = AsgiBridge(application, lambda: (b"x-fault: yes\r\n", b"sorry"))
+        bridge = AsgiBridge(application, refusal, lambda: (b"x-fault: yes\r\n", b"sorry"))
         return await ask(bridge, *asked)
 
     return asyncio.run(scenario())
@@ -42,3 +46,26 @@ def test_an_application_that_fails_is_logged_and_answered_for(caplog):
         answer = answer_by(broken, "GET", "/x")
     assert (answer.status, answer.body, answer.headers) == (500, b"sorry", {b"x-fault": b"yes"})
     assert "a request failed" in caplog.text
+
+
+def test_more_requests_at_once_than_are_borne_are_told_to_come_again_and_probes_are_answered():
+    async def scenario() -> tuple[list[Answer], Answer, Answer, Answer]:
+        go_on = asyncio.Event()
+
+        async def slow(scope, receive, send):
+            if scope["path"] != "/alive":
+                await go_on.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        bridge = AsgiBridge(slow, refusal, lambda: (b"", b""), frozenset({"/alive"}))
+        first = [asyncio.create_task(ask(bridge, "GET", "/x")) for _ in range(IN_FLIGHT_MAX)]
+        await asyncio.sleep(0)
+        refused, alive = await ask(bridge, "GET", "/x"), await ask(bridge, "GET", "/alive")
+        go_on.set()
+        answers = await asyncio.gather(*first)
+        return answers, refused, alive, await ask(bridge, "GET", "/x")
+
+    answers, refused, alive, after = asyncio.run(scenario())
+    assert (refused.status, refused.headers) == (503, {b"retry-after": b"1"})
+    assert refused.body == b"503 too many requests of this kind at once"
+    assert {answer.status for answer in (*answers, alive, after)} == {200}

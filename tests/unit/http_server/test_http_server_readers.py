@@ -85,7 +85,7 @@ async def test_an_answer_that_is_read_late_comes_whole(system: Served):
 @served()
 async def test_a_last_answer_that_nobody_reads_holds_no_connection_open(system: Served):
     client = await connect_unreading(system)
-    client.send(b"GET /a HTTP/1.1\r\nconnection: close\r\n\r\n")
+    client.send(b"GET /a HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
     await until_unread(system)
     (connection,) = system.server.connections
     assert connection.overdue(system.server.now() + 61)
@@ -97,7 +97,7 @@ async def test_a_last_answer_that_nobody_reads_holds_no_connection_open(system: 
 @served()
 async def test_what_may_be_said_once_is_refused_where_it_is_said_twice(system: Served, name: bytes):
     client = await system.connect()
-    client.send(GET + b"GET /a HTTP/1.1\r\n%b: one\r\nx: y\r\n%b: one\r\n\r\n" % (name, name.upper()))
+    client.send(GET + b"GET /a HTTP/1.1\r\nhost: h\r\n%b: one\r\nx: y\r\n%b: one\r\n\r\n" % (name, name.upper()))
     assert (await client.answer())[0] == 200
     status, _, body = await client.answer()
     assert (status, body) == (400, b"the request has several %b headers" % name.lower())
@@ -108,7 +108,7 @@ async def test_what_may_be_said_once_is_refused_where_it_is_said_twice(system: S
 @served()
 async def test_20_000_requests_in_one_breath_are_answered_in_their_order(system: Served):
     client = await system.connect()
-    client.send(b"".join(b"GET /%d HTTP/1.1\r\n\r\n" % n for n in range(20_000)))
+    client.send(b"".join(b"GET /%d HTTP/1.1\r\nhost: h\r\n\r\n" % n for n in range(20_000)))
     found = b""
     while b"/19999 " not in found:
         found += await client.reader.read(1 << 20)
@@ -121,7 +121,7 @@ async def test_20_000_requests_whose_answers_nobody_reads_are_not_all_taken(syst
     client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     client.writer.transport.pause_reading()
     target = b"/" + b"x" * 4_000
-    client.send(b"".join(b"GET %b HTTP/1.1\r\n\r\n" % target for _ in range(20_000)))
+    client.send(b"".join(b"GET %b HTTP/1.1\r\nhost: h\r\n\r\n" % target for _ in range(20_000)))
     await until_unread(system)
     taken = len(system.application.exchanges)
     assert taken < 10_000

@@ -87,7 +87,7 @@ def secured(**limits: Any) -> Callable[[Callable[[Secured], Coroutine[Any, Any, 
 async def test_requests_are_answered_over_tls_one_after_the_other(system: Secured):
     client = await system.connect()
     for n in range(3):
-        client.send(b"POST /b HTTP/1.1\r\ncontent-length: 1\r\n\r\n%d" % n)
+        client.send(b"POST /b HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\n\r\n%d" % n)
         assert (await client.answer())[2] == b"/b %d" % n
 
 
@@ -103,14 +103,14 @@ async def test_a_request_that_comes_with_the_end_of_the_handshake_is_answered(sy
 async def test_a_large_body_and_a_large_answer_come_whole(system: Secured):
     system.application.body_bytes_max = lambda target: 8_000_000  # type: ignore[method-assign]
     client = await system.connect()
-    client.send(b"POST /b HTTP/1.1\r\ncontent-length: 4000000\r\n\r\n" + b"x" * 4_000_000)
+    client.send(b"POST /b HTTP/1.1\r\nhost: h\r\ncontent-length: 4000000\r\n\r\n" + b"x" * 4_000_000)
     assert len((await client.answer())[2]) == 4_000_003
 
 
 @secured()
 async def test_a_connection_is_ended_with_a_goodbye_that_is_no_cut(system: Secured):
     client = await system.connect()
-    client.send(b"GET /a HTTP/1.1\r\nconnection: close\r\n\r\n")
+    client.send(b"GET /a HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
     assert (await client.answer())[1]["connection"] == "close"
     assert await client.closed()
 

@@ -41,6 +41,6 @@ def test_every_worker_of_the_base_is_routed_to():
 
 
 def test_the_experiment_splits_between_versions_that_are_routed():
-    experiments = read_experiments(BASE / "experiments.yaml", read_routes(BASE / "models.yaml").models)
+    experiments = read_experiments(BASE.parent / "experiments" / "churn.yaml", read_routes(BASE / "models.yaml").models)
     (experiment,) = experiments["churn"]
     assert {variant.version for variant in experiment.variants} == {"1", "2"}

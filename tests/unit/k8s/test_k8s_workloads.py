@@ -184,13 +184,13 @@ def test_a_deployment_selects_its_own_pods_and_nobody_elses(workload):
     assert chosen == [workload.name]
 
 
-def test_the_gateway_reads_its_files_from_the_config_map_and_logs_where_it_may_write():
+def test_the_gateway_reads_its_routes_from_the_config_map_and_logs_where_it_may_write():
     (gateway,) = [w for w in workloads() if w.name == "gateway"]
     (generator,) = KUSTOMIZATION["configMapGenerator"]
     mounted = {"name": generator["name"]}
     (config,) = [path for path, mount in gateway.mounts.items() if mount.get("configMap") == mounted]
     files = {f"{config}/{name}" for name in generator["files"]}
-    assert files == {gateway.options["--config"], gateway.options["--experiments"]}
+    assert files == {gateway.options["--config"]}
     log = gateway.mounts[gateway.options["--log-dir"]]
     assert "sizeLimit" in log["emptyDir"]
     assert not log.get("readOnly")

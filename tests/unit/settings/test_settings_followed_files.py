@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,23 @@ def test_a_mounted_secret_that_is_replaced_whole_is_seen(tmp_path: Path):
     (tmp_path / "..new").replace(tmp_path / "..data")
     numbers.look()
     assert numbers.taken == [1, 2]
+
+
+def test_a_file_system_that_hangs_is_a_problem_until_it_answers_and_the_file_is_then_read_again(
+    numbers: Numbers, monkeypatch
+):
+    monkeypatch.setattr("settings.patient_reader.READING_S_MAX", 0.01)
+    back = threading.Event()
+    monkeypatch.setattr(numbers.files, "_stamps", lambda: back.wait(10) and (1,))
+
+    async def scene() -> None:
+        await numbers.files.look_again()
+        assert "does not answer" in (numbers.files.problem or "")
+        back.set()
+        async with asyncio.timeout(10):
+            while numbers.files.problem is not None:
+                await asyncio.sleep(0)  # one turn of the loop
+                await numbers.files.look_again()
+        assert numbers.taken == [1, 1]
+
+    asyncio.run(scene())

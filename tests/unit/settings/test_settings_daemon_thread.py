@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from model_workers.daemon_thread import run_on_daemon_thread
+from settings.daemon_thread import run_on_daemon_thread
 
 
 def test_work_runs_on_a_daemon_thread_of_its_name_and_its_result_comes_back():

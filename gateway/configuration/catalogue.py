@@ -161,8 +161,10 @@ class Catalogue:
         """Replace a model by what is wanted of it, where that can be done now. Returns whether it was."""
         live, route = self.models.get(name), model.route
         as_wanted = live is not None and live.route is route and live.experiments is model.experiments
-        if (as_wanted and not model.incoming) or not (at_once or self._may_change(model, live)):
+        if as_wanted and not model.incoming:
             return False
+        if not (at_once or self._may_change(model, live)):
+            return live is not None and self._settle_experiments(live, model.experiments)
         serving = {v: model.candidate(v) for v in route.versions if at_once or self._belongs(model, v)}
         if as_wanted and serving == model.serving:
             return False
@@ -175,6 +177,18 @@ class Catalogue:
             if serving.get(version) is not keeper:
                 self._retire(keeper, _longest_s(live))
         logger.info("a model's route is in force", extra={"model": name, "versions": list(serving)})
+        return True
+
+    def _settle_experiments(self, live: ServedModel, wanted: tuple[Experiment, ...]) -> bool:
+        """Put in force what needs no version that is still on its way: a rollback, or a kill, waits for none."""
+        before = {experiment.name: experiment for experiment in live.experiments}
+        found = [e if _is_served(e, live) else before.get(e.name) for e in wanted]
+        experiments = tuple(experiment for experiment in found if experiment is not None)
+        if experiments == live.experiments:
+            return False
+        changed = ServedModel(live.name, live.route, live.versions, experiments)
+        changed.learn_names()
+        self.models[live.name] = changed
         return True
 
     def _may_change(self, model: _Model, live: ServedModel | None) -> bool:
@@ -242,6 +256,13 @@ class Catalogue:
         task = in_background(work, name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _is_served(experiment: Experiment, live: ServedModel) -> bool:
+    """Whether every version that it sends requests to is among those that serve."""
+    drawn = experiment.variants if experiment.state is State.RUNNING else ()
+    given = drawn if experiment.winner is None else (experiment.winner,)
+    return all(variant.version in live.versions for variant in given)
 
 
 def _longest_s(live: ServedModel | None) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import parse_experiment
+from experiments import Experiment, parse_experiment
 from feature_store import decode_views
 from gateway.clock import monotonic
 from gateway.configuration import catalogue as catalogue_module
@@ -164,6 +164,34 @@ async def test_an_experiment_begins_when_its_versions_can_answer_or_are_overdue(
         catalogue.settle()
         assert catalogue.models["m"].experiments == (experiment,)
         assert list(catalogue.models["m"].versions) == ["1", "2"]
+
+
+def drawing(state: str, version: str) -> Experiment:
+    variants = [{"name": "a", "version": "1", "bp": 5000}, {"name": "b", "version": version, "bp": 5000}]
+    return parse_experiment({"experiment": "e", "model": "m", "unit": "user", "state": state, "variants": variants})
+
+
+@in_loop
+async def test_a_rollback_and_a_kill_wait_for_no_version_that_is_on_its_way(tmp_path):
+    async with (
+        DescribingWorker("m", "1") as one,
+        DescribingWorker("m", "2", silent=True) as two,
+        serving(configuration(m=route({"1": one.url})), tmp_path) as catalogue,
+    ):
+        await eventually("version 1 is ready", lambda: catalogue.ready)
+        running = drawing("running", "1")
+        catalogue.apply(replace(configuration(m=route({"1": one.url})), experiments={"m": (running,)}))
+        assert catalogue.models["m"].experiments == (running,)
+        other = configuration(m=route({"1": one.url, "2": two.url}, "2"))
+        catalogue.apply(replace(other, experiments={"m": (drawing("running", "2"),)}))
+        assert catalogue.models["m"].experiments == (running,), "what draws a version on its way waits for it"
+        concluded = drawing("concluded", "1")
+        catalogue.apply(replace(other, experiments={"m": (concluded,)}))
+        assert catalogue.models["m"].experiments == (concluded,)
+        catalogue.apply(replace(other, experiments={}))
+        assert (catalogue.models["m"].experiments, catalogue.models["m"].route.default_version) == ((), "1")
+        two.silent = False
+        await eventually("version 2 serves", lambda: catalogue.models["m"].route.default_version == "2")
 
 
 @in_loop

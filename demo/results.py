@@ -61,6 +61,7 @@ def print_invitation(console: Console, port: int, admin_port: int, log_directory
     body = '{"entities": {"patient": "p0"}}'
     lines = [
         f"curl -s http://127.0.0.1:{port}/v1/models/{MODEL}:predict -H 'content-type: application/json' -d '{body}'",
+        f"sekisho-experiments explain p0 --url http://127.0.0.1:{admin_port}",
         f"curl -s http://127.0.0.1:{admin_port}/metrics | grep sekisho_",
         f"http://127.0.0.1:{port}/docs",
         f"prediction log: {log_directory}/predictions/**/*.parquet",

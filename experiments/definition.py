@@ -303,6 +303,8 @@ def _guardrails(value: Any, variants: tuple[Variant, ...]) -> tuple[Guardrail, .
     read = parse_guardrails(value)
     if read and len(variants) < 2:
         raise ExperimentError("guardrails", "there is no arm to compare with control")
+    if read and not control_of(variants).bp:
+        raise ExperimentError("guardrails", "control has no share: there is nothing to compare the others with")
     return read
 
 

@@ -134,6 +134,13 @@ def kill(register: Register, model: str, *, on: bool) -> Change:
     hit = [e for e in everyone if register.is_killed(e.model) is not changed.is_killed(e.model)]
     running = sorted(e.name for e in hit if e.state is State.RUNNING)
     word = "get the default version" if on else "are drawn again"
+    if not on and changed.is_killed(model):
+        return Change(
+            register=changed,
+            entry=None,
+            units_moved_bp=0.0,
+            warnings=("they stay off: all models' experiments are switched off",),
+        )
     warnings = (f"all units of {', '.join(running)} {word}",) if running else ("no running experiment is touched",)
     return Change(register=changed, entry=None, units_moved_bp=0.0, warnings=warnings)
 
@@ -249,6 +256,9 @@ def _warnings(before: Experiment | None, after: Experiment) -> tuple[str, ...]:
             found.append(
                 f"epoch {after.epoch} begins: units that change arms carry over what they have seen in the other one"
             )
+        other = [v.name for v in after.variants if (b := before.variant_named(v.name)) and b.version != v.version]
+        if other:
+            found.append(f"another version answers in {', '.join(other)}: its units do not change arms, but models")
         if after.enrol_bp < before.enrol_bp:
             found.append("units leave the experiment: those that come back later have a gap")
     if after.state is State.RUNNING and after.ramp is not None and after.enrol_bp not in (0, *after.ramp.steps_bp):

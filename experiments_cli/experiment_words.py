@@ -18,7 +18,7 @@ _REASONS: dict[str, str] = {
     Reason.SPLIT: "drawn by the split",
     Reason.OVERRIDE: "listed in `overrides`; not counted",
     Reason.FORCED: "forced by the request; not counted",
-    Reason.WINNER: "the winner's arm, which everybody gets",
+    Reason.WINNER: "the winner's arm",
     Reason.NO_EXPERIMENT: "no experiment",
     Reason.NO_UNIT: "no unit, so nothing is drawn",
     Reason.NOT_RUNNING: "the experiment does not run",

@@ -94,7 +94,9 @@ class Predictor:
                     waited_s = self._clock() - call.received_at
                     raise DeadlineExceeded("features were read and rows scored", call.budget_ms) from None
         except ARM_FAULTS:
-            self._arms.failed(assignment, call.received_at)
+            # A caller who gives less time than the route, or lets itself be shed, does not speak for the arm.
+            if call.budget_ms >= call.model.route.deadline_ms and call.priority is not Priority.SHEDDABLE:
+                self._arms.failed(assignment, call.received_at)
             raise
         finally:
             place.release(waited_s)

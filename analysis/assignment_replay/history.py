@@ -64,12 +64,13 @@ class History:
 
 
 class _Change(msgspec.Struct):
-    """What is read of an audit entry. Kill switches and restored registers have no document."""
+    """What is read of an audit entry. A kill switch has no document, a restored register many."""
 
     experiment: str | None = None
     revision: int | None = None
     epoch: int | None = None
     after: dict[str, Any] | None = None
+    documents: list["_Change"] = []
 
 
 _DECODE = msgspec.json.Decoder(_Change).decode
@@ -128,18 +129,22 @@ def _changes(path: Path) -> Iterator[Experiment]:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             problem = f"not a line of `sekisho-experiments audit --export`: {error}"
             raise DamagedHistory(path, number, problem) from error
-        if change.after is None:
-            continue
-        if change.experiment is None or change.revision is None or change.epoch is None:
-            raise DamagedHistory(path, number, "a document without its experiment, revision and epoch")
-        try:
-            experiment = parse_experiment(change.after, revision=change.revision, epoch=change.epoch)
-        except ExperimentError as error:
-            raise DamagedHistory(path, number, f"no document that this program reads: {error}") from error
-        if experiment.name != change.experiment:
-            problem = f"a change of {change.experiment!r} that holds the document of {experiment.name!r}"
-            raise DamagedHistory(path, number, problem)
-        yield experiment
+        for one in (change, *change.documents):
+            if one.after is not None:
+                yield _experiment(path, number, one, one.after)
+
+
+def _experiment(path: Path, number: int, change: _Change, document: dict[str, Any]) -> Experiment:
+    if change.experiment is None or change.revision is None or change.epoch is None:
+        raise DamagedHistory(path, number, "a document without its experiment, revision and epoch")
+    try:
+        experiment = parse_experiment(document, revision=change.revision, epoch=change.epoch)
+    except ExperimentError as error:
+        raise DamagedHistory(path, number, f"no document that this program reads: {error}") from error
+    if experiment.name != change.experiment:
+        problem = f"a change of {change.experiment!r} that holds the document of {experiment.name!r}"
+        raise DamagedHistory(path, number, problem)
+    return experiment
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from analysis.assignment_replay.recomputation import Fault
 from analysis.assignment_replay.replay_report import Decision, Mismatch, MismatchClass, ReplayReport, RevisionRows
+from analysis.plain_text import plain
 from experiments import Reason
 
 ROWS_MAX: Final = 200
@@ -67,11 +68,6 @@ def render_replay(report: ReplayReport) -> RenderableType:
     for one in report.mismatch_classes:
         parts += [Text(), Text(_class_words(one), style="bold red"), _examples(one)]
     return Group(*parts)
-
-
-def plain(text: str) -> str:
-    """Return text with what cannot be printed escaped: a unit must not move a cursor."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _headline(report: ReplayReport) -> Text:

@@ -58,6 +58,10 @@ epoch_us: Any = ibis.udf.scalar.builtin(
 )
 
 
+VALUE_MAX: Final = 1e15
+"""Of an outcome or a score: what is larger is no value. Its square, added up, would leave no digit of the others."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExperimentLog:
     """One model's rows and all outcomes. Close it, or use it as a context manager.
@@ -174,6 +178,8 @@ def _rows_of(part: LogPart, name: str, window: LogWindow) -> ibis.Table:
     score = next((column for column in part.schema.names if column.startswith(OUTPUT_PREFIX)), None)
     columns = _NEEDED if score is None else (*_NEEDED, score)
     table = within(ibis.table({column: logged[column] for column in columns}, name=name), window)
+    table = table.filter(table.sample_weight > 0)
+    drawn = table.assignment_probability
     return table.select(
         prediction_id=table.prediction_id,
         row=table.row.cast("int32"),
@@ -184,7 +190,7 @@ def _rows_of(part: LogPart, name: str, window: LogWindow) -> ibis.Table:
         unit=table.unit,
         arm=table.variant_assigned,
         served=(table.variant_served == table.variant_assigned).fill_null(False),
-        probability=table.assignment_probability.cast("float64"),
+        probability=((drawn > 0) & (drawn <= 1)).ifelse(drawn, ibis.null("float64")).cast("float64"),
         forced=table.forced,
         shadow=table.shadow,
         weight=table.sample_weight.cast("float64"),
@@ -196,11 +202,11 @@ def _rows_of(part: LogPart, name: str, window: LogWindow) -> ibis.Table:
 
 
 def _number(column: Any) -> Any:
-    """Read a score as a number; what is none, NaN included, is null."""
+    """Read a score as a number; what is none, or beyond VALUE_MAX, is null."""
     kind = column.type()
     if kind.is_floating():
         number = column.cast("float64")
-        return number.isnan().ifelse(ibis.null("float64"), number)
+        return (number.isnan() | (number.abs() > VALUE_MAX)).ifelse(ibis.null("float64"), number)
     if kind.is_numeric() or kind.is_boolean():
         return column.cast("float64")
     return ibis.null("float64")
@@ -212,4 +218,5 @@ def _told(connection: duckdb.DuckDBPyConnection, paths: tuple[Path, ...]) -> ibi
     else:
         connection.register("outcomes", OUTCOME_SCHEMA.empty_table())
     table = ibis.table(ibis.Schema.from_pyarrow(OUTCOME_SCHEMA), name="outcomes")
+    table = table.filter(~table.value.isnan(), table.value.abs() <= VALUE_MAX)
     return table.mutate(at_us=epoch_us(table["at"]), received_us=epoch_us(table.received_at))

@@ -120,6 +120,8 @@ def judge(
     if blank.reason or found is None:
         return blank
     absolute, relative = absolute_effect(found, rules), relative_effect(found, rules)
+    if relative is not None and _leaves_out_0(relative) != _leaves_out_0(absolute):
+        relative = None  # on its logarithmic scale it says something else: the absolute one, which is judged, is shown
     z = found.difference / found.standard_error
     effect = detectable(found.standard_error, reach=fixed_factor(found.degrees, rules.alpha), power=rules.power)
     detectable_rel = effect / abs(found.control) if found.control else None
@@ -203,6 +205,10 @@ def _exponential(bounds: Bounds) -> Bounds:
 def _grown(log_ratio: float) -> float:
     # Past e^700 there is no float, and no meaning.
     return exp(min(log_ratio, 700.0)) - 1
+
+
+def _leaves_out_0(effect: Effect) -> bool:
+    return effect.anytime is not None and not effect.anytime.low <= 0 <= effect.anytime.high
 
 
 def _verdict(anytime: Bounds | None, metric: Metric) -> Verdict:

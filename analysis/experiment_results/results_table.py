@@ -28,6 +28,7 @@ from analysis.experiment_results.report_words import (
     p_words,
     quantile_words,
 )
+from analysis.plain_text import plain
 
 _STYLES = {
     "mismatch": "bold red",
@@ -39,27 +40,31 @@ _STYLES = {
 }
 
 
+def _text(words: str = "", style: str = "") -> Text:
+    return Text(plain(words), style=style)
+
+
 def render_results(results: ExperimentResults) -> RenderableType:
     """Render results for rich; they are readable at 80 columns, and without colour."""
     top = headline(results)
     parts: list[RenderableType] = [
-        Text(f"{results.experiment}: {top.title}", style=_STYLES[top.outcome]),
-        Text(top.sentence),
-        Text(f"{window_sentence(results.window)}. {coverage_sentence(results.window)}."),
-        Text(f"{left_out_sentence(results)}."),
-        Text(),
+        _text(f"{results.experiment}: {top.title}", style=_STYLES[top.outcome]),
+        _text(top.sentence),
+        _text(f"{window_sentence(results.window)}. {coverage_sentence(results.window)}."),
+        _text(f"{left_out_sentence(results)}."),
+        _text(),
         _arms(results),
-        Text(),
+        _text(),
         *_ratio(results),
     ]
     for treatment in dict.fromkeys(metric.treatment for metric in results.metrics):
         mine = [metric for metric in results.metrics if metric.treatment == treatment]
-        parts += [Text(), *_treatment(results, treatment, mine)]
+        parts += [_text(), *_treatment(results, treatment, mine)]
     if results.disagreement:
-        parts += [Text(), Text("Shadow pairs", style="bold")]
-        parts += [Text(disagreement_sentence(one)) for one in results.disagreement]
+        parts += [_text(), _text("Shadow pairs", style="bold")]
+        parts += [_text(disagreement_sentence(one)) for one in results.disagreement]
     if results.notes:
-        parts += [Text(), Text("Notes", style="bold"), *(Text(f"- {note}") for note in results.notes)]
+        parts += [_text(), _text("Notes", style="bold"), *(_text(f"- {note}") for note in results.notes)]
     return Group(*parts)
 
 
@@ -76,15 +81,15 @@ def _arms(results: ExperimentResults) -> Table:
     for arm in results.arms:
         share = f"{arm.rows_not_served / arm.rows:.2%}" if arm.rows else "-"
         # Text, not strings: the name of an arm is never markup.
-        name = Text(arm.name + (" (control)" if arm.is_control and arm.name != "control" else ""))
-        versions = Text(", ".join(arm.versions) or "-")
+        name = _text(arm.name + (" (control)" if arm.is_control and arm.name != "control" else ""))
+        versions = _text(", ".join(arm.versions) or "-")
         table.add_row(name, versions, f"{arm.units:,}", f"{arm.rows:,}", share)
     return table
 
 
 def _ratio(results: ExperimentResults) -> Iterator[RenderableType]:
     ratio = results.sample_ratio
-    yield Text(ratio_sentence(results), style="bold red" if ratio.failed else "green")
+    yield _text(ratio_sentence(results), style="bold red" if ratio.failed else "green")
     if not ratio.failed:
         return
     for check in ratio.checks:
@@ -94,43 +99,43 @@ def _ratio(results: ExperimentResults) -> Iterator[RenderableType]:
             f"{arm.name} {units:,} for {expected:,.0f}"
             for arm, units, expected in zip(results.arms, check.units, check.expected, strict=True)
         )
-        yield Text(f"  {stage_words(check)}: {counts} (p {p_words(check.p_value)})")
-    yield Text(ratio_advice(results))
+        yield _text(f"  {stage_words(check)}: {counts} (p {p_words(check.p_value)})")
+    yield _text(ratio_advice(results))
 
 
 def _treatment(results: ExperimentResults, treatment: str, metrics: Sequence[MetricResult]) -> Iterator[RenderableType]:
     warning = " (the sample ratio fails)" if results.sample_ratio.failed else ""
-    yield Text(f"{treatment} against {results.control}{warning}", style="bold red" if warning else "bold")
+    yield _text(f"{treatment} against {results.control}{warning}", style="bold red" if warning else "bold")
     table = _new_table("Control", "Effect", "Any time", "At the end", "Verdict", first="Metric")
     for metric in metrics:
         table.add_row(*_cells(metric))
     yield table
-    yield Text(intervals_sentence(metrics), style="dim")
+    yield _text(intervals_sentence(metrics), style="dim")
     for metric in metrics:
         if metric.role == "primary":
             told = (plan_sentence(results, metric), covariate_sentence(metric))
-            yield from (Text(sentence) for sentence in told if sentence)
+            yield from (_text(sentence) for sentence in told if sentence)
     latency = [one for one in results.latency if one.treatment == treatment]
     if latency:
-        yield Text()
+        yield _text()
         yield _latency(latency)
 
 
 def _cells(metric: MetricResult) -> list[Text]:
     style = _STYLES[metric.verdict]
-    name = Text(metric.name, style="bold" if metric.role == "primary" else "")
-    verdict = Text(VERDICTS[metric.verdict], style=style)
+    name = _text(metric.name, style="bold" if metric.role == "primary" else "")
+    verdict = _text(VERDICTS[metric.verdict], style=style)
     if metric.absolute is None:
-        return [name, Text(mean_words(metric.control_mean)), Text("-"), Text("-"), Text("-"), verdict]
+        return [name, _text(mean_words(metric.control_mean)), _text("-"), _text("-"), _text("-"), verdict]
     relative = metric.relative is not None
     effect = metric.absolute if metric.relative is None else metric.relative
     anytime = "-" if effect.anytime is None else interval_words(effect.anytime, relative=relative)
     return [
         name,
-        Text(mean_words(metric.control_mean)),
-        Text(number_words(effect.estimate, relative=relative)),
-        Text(anytime),
-        Text(interval_words(effect.fixed, relative=relative)),
+        _text(mean_words(metric.control_mean)),
+        _text(number_words(effect.estimate, relative=relative)),
+        _text(anytime),
+        _text(interval_words(effect.fixed, relative=relative)),
         verdict,
     ]
 
@@ -146,6 +151,6 @@ def _latency(latency: Sequence[LatencyResult]) -> Table:
             f"{one.treatment_ms:,.4g}",
             number_words(difference.estimate, relative=False),
             anytime,
-            Text(VERDICTS[one.verdict], style=_STYLES[one.verdict]),
+            _text(VERDICTS[one.verdict], style=_STYLES[one.verdict]),
         )
     return table

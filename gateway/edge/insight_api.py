@@ -8,7 +8,7 @@ import msgspec
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import Response
 
-from experiments import Assignment, Experiment, State, assign
+from experiments import Assignment, Experiment, assign
 from experiments.canary import ArmCounts, Counts, quantile_ms
 from experiments.guardrails import ALPHA
 from experiments.register import Register
@@ -180,7 +180,7 @@ def _read_attributes(text: str) -> dict[str, Any]:
         attributes: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.MsgspecError, RecursionError) as error:
         raise InvalidRequest(f"a JSON object is expected: {str(error)[:200]}", "attributes") from None
-    return attributes
+    return {name: value for name, value in attributes.items() if value is not None}  # a null is no value
 
 
 def _decision(experiment: Experiment, unit: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def _decision(experiment: Experiment, unit: str, attributes: Mapping[str, Any]) 
 
 def _served(register: Register, model: str, unit: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
     own = register.of_model(model)
-    kinds = {experiment.unit: unit for experiment in own if experiment.state is State.RUNNING}
+    kinds = {experiment.unit: unit for experiment in own}
     decision = assign(own, unit, {**kinds, **attributes})
     reason = {"reason": "killed"} if register.is_killed(model) else {}
     name = decision.experiment.name if decision.experiment is not None and decision.variant is not None else None

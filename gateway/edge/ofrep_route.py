@@ -121,7 +121,8 @@ def _answer(
         entity_id_bytes(unit)
     except InvalidEntityId as error:
         raise Refused(400, "INVALID_CONTEXT", f"targetingKey: {error}") from None
-    attributes = {experiment.unit: unit, **{name: value for name, value in context.items() if name != "targetingKey"}}
+    told = {name: value for name, value in context.items() if name != "targetingKey" and value is not None}
+    attributes = {experiment.unit: unit, **told}
     served = catalogue.models.get(experiment.model)
     default = served.route.default_version if served is not None else None
     metadata: dict[str, Any] = {

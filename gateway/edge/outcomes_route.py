@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from math import isfinite
 from typing import Annotated, Final
 
 import msgspec
@@ -23,6 +22,9 @@ BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 OUTCOMES_MAX: Final = 10_000
 OUTCOME_BYTES: Final = 512
 """What one outcome is taken to hold in memory."""
+
+VALUE_MAX: Final = 1e15
+"""Of an outcome: squares of larger ones, added up, leave no digit of the others."""
 
 FUTURE_TOLERANCE: Final = timedelta(hours=1)
 """How far ahead of this machine's clock an outcome's time may be."""
@@ -104,8 +106,8 @@ def _entry(outcome: Outcome, where: str, now_us: int) -> OutcomeEntry:
         raise InvalidRequest("give either prediction_id (with row) or unit", f"{where}.prediction_id".lstrip("."))
     if outcome.row is not None and not by_prediction:
         raise InvalidRequest("row goes with prediction_id", f"{where}.row".lstrip("."))
-    if not isfinite(outcome.value):
-        raise InvalidRequest("a finite number is expected", f"{where}.value".lstrip("."))
+    if not abs(outcome.value) <= VALUE_MAX:
+        raise InvalidRequest(f"a number from {-VALUE_MAX:g} to {VALUE_MAX:g} is expected", f"{where}.value".lstrip("."))
     at_us = now_us
     if outcome.at is not None:
         at_us = (outcome.at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

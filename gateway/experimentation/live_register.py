@@ -152,6 +152,15 @@ class LiveRegister:
             "actor": self.instance,
             "reason": f"the store had revision {stored.revision}, and {register.revision} was in force",
             "revision": register.revision,
+            "documents": [
+                {
+                    "experiment": name,
+                    "revision": kept.experiment.revision,
+                    "epoch": kept.experiment.epoch,
+                    "after": kept.experiment.document,
+                }
+                for name, kept in sorted(register.entries.items())
+            ],
         }
         if await self._store.swap(stored.revision, register.revision, encode(register), entry):
             self.from_disk = False

@@ -125,7 +125,7 @@ class RegisterChanges:
                 at = datetime.fromtimestamp(self._now_us() / 1e6, UTC).isoformat()
                 entry = {"at": at, "actor": author.actor, "reason": author.reason, **told}
                 after, data = change.register, encode(change.register)
-                if await self._store.swap(register.revision, after.revision, data, entry, forgotten):
+                if await self._swap(register.revision, after.revision, data, entry, forgotten):
                     await self._live.take_own(after, data)
                     return change
         except ExperimentError as error:
@@ -133,6 +133,13 @@ class RegisterChanges:
         except (StoreUnavailable, RegisterError) as error:
             raise ExperimentsUnavailable(f"nothing was changed: {error}") from None
         raise ExperimentsUnavailable(f"others changed the experiments {ATTEMPTS_MAX} times meanwhile: try again")
+
+    async def _swap(self, *swapped: Any) -> bool:
+        try:
+            return await self._store.swap(*swapped)
+        except StoreUnavailable as error:
+            # It may have been stored although the answer was lost.
+            raise ExperimentsUnavailable(f"it is not known whether it was changed: {error}; read it again") from None
 
     async def _read(self) -> Register:
         known = self._live.register

@@ -233,3 +233,9 @@ def test_a_variant_is_found_by_its_name(document: dict[str, Any]):
     read = parse_experiment(document)
     assert read.variant_named("treatment") is read.variants[1]
     assert read.variant_named("nobody") is None
+
+
+def test_guardrails_without_anything_to_compare_with_are_refused(document: dict[str, Any]):
+    alone = document | {"variants": [arm("control", bp=0), arm("treatment", "2")], "overrides": {}}
+    with pytest.raises(ExperimentError, match="control has no share"):
+        parse_experiment(alone)

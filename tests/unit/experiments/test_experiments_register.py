@@ -187,7 +187,7 @@ def test_a_kill_switch_says_whose_units_it_moves():
     assert said(one) == "all units of e get the default version"
     assert said(kill(one.register, "*", on=True)) == "all units of f get the default version"
     every = kill(one.register, "*", on=True).register
-    assert said(kill(every, "m", on=False)) == "no running experiment is touched"
+    assert said(kill(every, "m", on=False)) == "they stay off: all models' experiments are switched off"
     assert said(kill(every, "*", on=False)) == "all units of f are drawn again"
     assert said(kill(running, "o", on=True)) == "no running experiment is touched"
     assert said(kill(one.register, "m", on=True)) == "no running experiment is touched"

@@ -22,7 +22,7 @@ Write = Callable[..., str]
         ({"overrides": {"p7": "control"}}, "control", "listed in `overrides`; not counted"),
         ({"holdout": {"name": "global", "bp": 10_000}}, "—", "held out by 'global' (100 %)"),
         ({"layer": {"name": "l", "slots": [[0, 1]]}}, "—", "in a slot of layer 'l' beyond [0, 1)"),
-        ({"state": "concluded", "winner": "control"}, "control", "the winner's arm, which everybody gets"),
+        ({"state": "concluded", "winner": "control"}, "control", "the winner's arm"),
     ],
 )
 def test_every_reason_is_said_in_words_with_its_numbers(

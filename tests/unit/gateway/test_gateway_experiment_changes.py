@@ -11,7 +11,7 @@ from gateway.errors import (
     UnknownExperiment,
     UnknownModel,
 )
-from gateway.experimentation.experiment_store import Stored
+from gateway.experimentation.experiment_store import Stored, StoreUnavailable
 from gateway.experimentation.register_changes import ATTEMPTS_MAX
 from tests.unit.gateway.experiment_fakes import ANA, ROUTES, FakeStore, Instance, document
 from tests.unit.gateway.gateway_fakes import in_loop
@@ -128,6 +128,16 @@ async def test_while_the_store_is_away_nothing_is_changed(one, store):
     with pytest.raises(ExperimentsUnavailable, match="nothing was changed: Redis is away"):
         await one.put(expected=1, enrol_bp=5)
     assert one.live.register.revision == 1
+
+
+@in_loop
+async def test_where_the_answer_to_a_swap_is_lost_nobody_says_that_nothing_was_changed(one, store):
+    async def lose() -> None:
+        raise StoreUnavailable("no answer")
+
+    store.steps = [lose]
+    with pytest.raises(ExperimentsUnavailable, match="not known whether it was changed"):
+        await one.put()
 
 
 @pytest.mark.parametrize("left", [0, 1])

@@ -163,6 +163,18 @@ def test_a_request_that_the_arm_does_not_answer_is_its_error(kind):
     scenario()
 
 
+@pytest.mark.parametrize("own", [{"budget_ms": 1.0}, {"priority": Priority.SHEDDABLE}])
+def test_what_a_caller_brings_upon_itself_does_not_speak_for_the_arm(own):
+    @in_loop
+    async def scenario() -> None:
+        path = Path(fault=of_kind(DeadlineExceeded))
+        with pytest.raises(DeadlineExceeded):
+            await predicted(path, experiment(), **own)
+        assert path.counted() == (0, 0, 0)
+
+    scenario()
+
+
 @in_loop
 async def test_a_deadline_that_passed_before_anything_was_asked_is_counted_too():
     path = Path()

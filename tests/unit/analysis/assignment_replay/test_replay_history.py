@@ -165,3 +165,12 @@ def test_what_is_not_there_or_empty_is_told(tmp_path):
         read_history([tmp_path / "absent.yaml"])
     with pytest.raises(DamagedHistory, match=r"a directory without \*.jsonl, \*.yaml and \*.yml files"):
         read_history([tmp_path])
+
+
+def test_a_restored_register_gives_back_every_document_that_it_had(tmp_path):
+    first = {"experiment": "e", "revision": 4, "epoch": 2, "after": document()}
+    second = {"experiment": "f", "revision": 7, "epoch": 1, "after": {**document(), "experiment": "f"}}
+    entry = {"action": "restore", "actor": "a", "reason": "r", "revision": 9, "documents": [first, second]}
+    (tmp_path / "audit.jsonl").write_text(json.dumps(entry) + "\n")
+    read = read_history([tmp_path / "audit.jsonl"])
+    assert [(e.name, e.revision, e.epoch) for e in read.experiments()] == [("e", 4, 2), ("f", 7, 1)]

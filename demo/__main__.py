@@ -61,7 +61,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     given = command_line().parse_args(arguments)
     console = Console(highlight=False)
     ports = Ports(gateway=given.port, admin=given.admin_port, workers=tuple(given.worker_ports))
-    signal.signal(signal.SIGTERM, _interrupted)
+    for number in (signal.SIGTERM, signal.SIGINT):  # the latter too: a shell has its background jobs ignore it
+        signal.signal(number, _interrupted)
     try:
         ports.refuse_taken()
         lock = claim(given.data_dir)
